@@ -1,0 +1,64 @@
+"""Affine transforms and face geometry in numpy. No images, no networks.
+
+Convention: a transform ``a_from_b`` is float32 (2, 3) and maps column points (x, y) of ``b`` to ``a``:
+``p_a = M[:, :2] @ p_b + M[:, 2]``. The *unit crop* is the FFHQ-aligned square around a head, [0, 1] x [0, 1];
+``crop_from_frame`` maps frame pixels to it, and a picture of ``size`` pixels samples it at
+``(i + .5) / size`` (pixel centres).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidanon.types import Float
+
+LEFT_EYE_IDS = (33, 133, 159, 145)
+RIGHT_EYE_IDS = (263, 362, 386, 374)
+MOUTH_CORNER_IDS = (61, 291)
+
+
+def apply(transform: Float, points: Float) -> Float:
+    """Map points (..., 2) by one transform (2, 3)."""
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+def invert(transform: Float) -> Float:
+    """Return ``b_from_a`` for ``a_from_b``."""
+    linear = np.linalg.inv(transform[:, :2])
+    return np.concatenate([linear, -linear @ transform[:, 2:]], axis=1).astype(np.float32)
+
+
+def compose(a_from_b: Float, b_from_c: Float) -> Float:
+    """Return ``a_from_c``."""
+    linear = a_from_b[:, :2] @ b_from_c[:, :2]
+    offset = a_from_b[:, :2] @ b_from_c[:, 2] + a_from_b[:, 2]
+    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
+def picture_from_unit(size: int) -> Float:
+    """Return the transform from the unit crop to pixel centres of a ``size`` x ``size`` picture."""
+    return np.array([[size, 0, -0.5], [0, size, -0.5]], np.float32)
+
+
+def unit_crop_from_frame(landmarks: Float) -> Float:
+    """Return the FFHQ alignment (Karras et al. 2019, ``dataset_tool``) of a face.
+
+    Args:
+        landmarks: float32 (478, 2), MediaPipe's face mesh, frame pixels.
+
+    Returns:
+        float32 (2, 3), a similarity: frame pixels to the unit crop.
+    """
+    left = landmarks[list(LEFT_EYE_IDS)].mean(axis=0)
+    right = landmarks[list(RIGHT_EYE_IDS)].mean(axis=0)
+    mouth = landmarks[list(MOUTH_CORNER_IDS)].mean(axis=0)
+    eyes = (left + right) / 2
+    eye_to_eye = right - left
+    eye_to_mouth = mouth - eyes
+    x = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]], np.float32)
+    x = x / max(float(np.hypot(*x)), 1e-6)
+    x = x * max(float(np.hypot(*eye_to_eye)) * 2.0, float(np.hypot(*eye_to_mouth)) * 1.8)
+    y = np.array([-x[1], x[0]], np.float32)
+    corner = eyes + eye_to_mouth * 0.1 - x - y
+    frame_from_unit = np.stack([2 * x, 2 * y, corner], axis=1).astype(np.float32)
+    return invert(frame_from_unit)

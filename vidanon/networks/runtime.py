@@ -1,0 +1,126 @@
+"""Run a frozen network: OpenVINO on CPU, the same graph as a torch module on CUDA.
+
+Every network of the pipeline, whether read from a model file (IR, ONNX, TFLite) or written here as an
+``nn.Module``, is called through :class:`Network`: numpy arrays in, numpy arrays out, safe to call from
+several threads at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vidanon.errors import DeviceError, ModelsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+
+class Network(Protocol):
+    """A frozen network."""
+
+    def __call__(self, *inputs: Array) -> tuple[Array, ...]:
+        """Map input arrays (batch first) to all output arrays, in the order of the graph."""
+        ...
+
+
+class OpenVinoNetwork:
+    """A compiled OpenVINO graph with one stream per worker thread and one core per stream.
+
+    Faces are small, so two frames side by side on one core each are faster than one frame on two cores.
+    """
+
+    def __init__(self, model: Any, workers: int) -> None:
+        import openvino as ov
+
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": str(workers),
+            "INFERENCE_NUM_THREADS": str(workers),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._compiled = ov.Core().compile_model(model, "CPU", config)
+        self._local = threading.local()
+
+    def __call__(self, *inputs: Array) -> tuple[Array, ...]:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        request.infer(list(inputs), share_inputs=True)
+        return tuple(np.array(tensor.data) for tensor in request.output_tensors)
+
+
+class TorchNetwork:
+    """A torch module behind the same call."""
+
+    def __init__(self, module: nn.Module, device: str) -> None:
+        self._module = module.eval().requires_grad_(False).to(device)
+        self._device = device
+
+    def __call__(self, *inputs: Array) -> tuple[Array, ...]:
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._module(*(torch.as_tensor(x).to(self._device) for x in inputs))
+        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        return tuple(out.cpu().numpy() for out in outputs)
+
+
+def resolve_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        DeviceError: ``cuda`` was asked for and torch finds none.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise DeviceError(f"device '{device}' is not available here; use --device cpu or auto")
+
+
+def network_from_file(path: Path, device: str = "cpu", workers: int = 2) -> Network:
+    """Load a network file (OpenVINO IR ``.xml``, ``.onnx`` or ``.tflite``).
+
+    Raises:
+        ModelsError: the file is missing or cannot be read as a network.
+    """
+    import openvino as ov
+
+    if not path.is_file():
+        raise ModelsError(f"model file {path} is missing; run 'vidanon models fetch'")
+    try:
+        model = ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise ModelsError(f"model file {path} cannot be read; run 'vidanon models fetch'") from error
+    if device == "cpu":
+        return OpenVinoNetwork(model, workers)
+    from vidanon.networks.torch_graph import TorchGraph
+
+    return TorchNetwork(TorchGraph(model), device)
+
+
+def network_from_module(
+    module: nn.Module, example: tuple[Array, ...], device: str = "cpu", workers: int = 2
+) -> Network:
+    """Freeze a torch module; ``example`` inputs fix rank and type, the batch size stays free."""
+    if device != "cpu":
+        return TorchNetwork(module, device)
+    import openvino as ov
+    import torch
+
+    module = module.eval().requires_grad_(False)
+    shapes = [ov.PartialShape([-1, *x.shape[1:]]) for x in example]
+    tensors = tuple(torch.as_tensor(x) for x in example)
+    model = ov.convert_model(module, example_input=tensors, input=shapes)
+    return OpenVinoNetwork(model, workers)

@@ -1,0 +1,168 @@
+"""The records that travel between the stages.
+
+Convention: pixel coordinates are (x, y) in display orientation with (0, 0) at the *centre* of the top
+left pixel; boxes are (x0, y0, x1, y1); images outside networks are uint8 RGB, shape (height, width, 3).
+A transform ``a_from_b`` is a 2x3 affine matrix that maps points of ``b`` to points of ``a``.
+Time is an integer pts in units of a rational time base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+LANDMARK_COUNT = 478
+BLENDSHAPE_COUNT = 52
+EMBEDDING_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a video before it is decoded.
+
+    Attributes:
+        path: the source.
+        width, height: display orientation (after rotation), pixels.
+        time_base: seconds per pts unit of the video stream.
+        average_rate: frames per second, as the container states it.
+        frame_count: as the container states it; 0 where it does not.
+        rotation_deg: display rotation stored in the container (0, 90, 180, 270; counter-clockwise).
+        codec: name of the source's video codec.
+        bit_depth: bits per component.
+        audio_streams: number of audio streams.
+    """
+
+    path: Path
+    width: int
+    height: int
+    time_base: Fraction
+    average_rate: Fraction
+    frame_count: int
+    rotation_deg: int
+    codec: str
+    bit_depth: int
+    audio_streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture.
+
+    Attributes:
+        index: position in decode order after reordering, from 0.
+        pts: presentation time stamp in ``VideoInfo.time_base`` units.
+        image: uint8 RGB (height, width, 3), display orientation.
+    """
+
+    index: int
+    pts: int
+    image: UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face seen in one frame.
+
+    Attributes:
+        box: float32 (4,), (x0, y0, x1, y1) pixels, tight around the face (brow to chin).
+        score: best detector score, 0..1.
+        landmarks: float32 (478, 2) pixels, or None where the landmarker found nothing.
+        blendshapes: float32 (52,), 0..1, MediaPipe's order; None exactly where landmarks is None.
+        embedding: float32 (128,) unit length, or None where it was not computed. Never leaves memory.
+    """
+
+    box: Float
+    score: float
+    landmarks: Float | None = None
+    blendshapes: Float | None = None
+    embedding: Float | None = None
+
+
+class Origin(IntEnum):
+    """Where a track's box in a frame comes from."""
+
+    DETECTED = 0
+    BRIDGED = 1
+    EXTENDED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One face through consecutive frames, dense over its span (n frames from ``start``).
+
+    Attributes:
+        id: unique in the video, from 0.
+        person: tracks with the same number show the same person and get the same new face.
+        start: index of the first frame.
+        boxes: float32 (n, 4).
+        scores: float32 (n,), detector score, 0 where not detected.
+        origin: uint8 (n,), values of :class:`Origin`.
+        landmarks: float32 (n, 478, 2), smoothed, NaN where none were found.
+        blendshapes: float32 (n, 52), NaN where none were found.
+        crop_from_frame: float32 (n, 2, 3): frame pixels to the FFHQ-aligned unit crop ([0, 1] x [0, 1]),
+            smoothed; NaN where there are no landmarks.
+    """
+
+    id: int
+    person: int
+    start: int
+    boxes: Float
+    scores: Float
+    origin: UInt8
+    landmarks: Float
+    blendshapes: Float
+    crop_from_frame: Float
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def end(self) -> int:
+        """Index one past the last frame."""
+        return self.start + len(self.boxes)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityCode:
+    """A fictional person.
+
+    Attributes:
+        name: stable label, for example ``bank-01234``.
+        vector: float32 (128,) unit length, what the mapper takes as identity.
+        w: float32 (512,), the generator latent of the fictional person's own portrait, or None.
+    """
+
+    name: str
+    vector: Float
+    w: Float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who is where, and which new face each person gets. Holds no pixels and no source embedding.
+
+    Attributes:
+        info: the source.
+        frames: number of frames that were decoded.
+        cuts: indices of the first frame of every shot but the first.
+        tracks: all tracks, by id.
+        identities: new face per person.
+        settings: the settings that analysis ran with, as a plain nested dict.
+        notes: anything a reader should know (corrupt packets skipped, ...).
+    """
+
+    info: VideoInfo
+    frames: int
+    cuts: tuple[int, ...]
+    tracks: tuple[Track, ...]
+    identities: dict[int, IdentityCode]
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,260 @@
+"""The second pass: draw the plan.
+
+    decode -> w per face -> smooth w -> new face and its verdict -> hysteresis -> composite or obscure -> encode
+
+Three maps over the same worker threads, each with a look-ahead of a few frames: memory does not grow with
+the length of the video. Frames leave in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from vidanon.errors import SettingsError
+from vidanon.models.registry import ModelStore
+from vidanon.settings import Settings
+from vidanon.stages import blend, gate, obscure, synthesize, warp
+from vidanon.types import Float, Frame, Plan, Track, UInt8
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class RenderSummary:
+    """What was drawn.
+
+    Attributes:
+        frames: frames written.
+        replaced: faces that got a new face, summed over frames.
+        obscured: faces that were obscured, summed over frames.
+        seconds: busy time per stage, summed over worker threads.
+    """
+
+    frames: int = 0
+    replaced: int = 0
+    obscured: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+
+
+@dataclass(slots=True)
+class _Face:
+    """State of one face on its way through the maps; ``w`` None means: nothing to draw, obscure."""
+
+    track: Track
+    offset: int
+    w: Float | None = None
+    picture: UInt8 | None = None
+    landmarks: Float | None = None
+    passes: bool = False
+    show: bool = False
+
+
+@dataclass(slots=True)
+class _Work:
+    frame: Frame
+    faces: dict[int, _Face]
+
+
+class Renderer:
+    """Draws the faces of a plan; one instance per run."""
+
+    def __init__(self, plan: Plan, settings: Settings, models: ModelStore, summary: RenderSummary) -> None:
+        from vidanon.networks.runtime import resolve_device
+        from vidanon.stages.landmark import Landmarker
+
+        device = resolve_device(settings.runtime.device)
+        self._plan, self._settings, self._summary = plan, settings, summary
+        self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
+        self._landmarker = Landmarker(models, settings.runtime.workers)
+        self._exits = {
+            track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
+            for track in plan.tracks
+        }
+        for exit_px in set(self._exits.values()):
+            self._synthesizer.prepare(exit_px)
+
+    def encode_attributes(self, frame: Frame) -> _Work:
+        """Find w for every face of a frame that has landmarks."""
+        faces: dict[int, _Face] = {}
+        for track in self._plan.tracks:
+            if not track.start <= frame.index < track.end:
+                continue
+            offset = frame.index - track.start
+            face = faces[track.id] = _Face(track, offset)
+            transform = track.crop_from_frame[offset]
+            if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
+                with self._summary.timed("attributes"):
+                    crop = synthesize.crop_face(frame.image, transform)
+                    code = self._plan.identities[track.person].vector
+                    face.w = self._synthesizer.latent(
+                        crop, code, track.blendshapes[offset].astype(np.float32)
+                    )
+        return _Work(frame, faces)
+
+    def smooth(self, window: list[_Work], center: int) -> _Work:
+        """Replace w of the centre frame by its zero-phase mean; the window itself is left unsmoothed."""
+        work = window[center]
+        faces = {}
+        for key, face in work.faces.items():
+            series = [other.faces[key].w if key in other.faces else None for other in window]
+            faces[key] = _Face(face.track, face.offset, synthesize.smooth_latents(series, center))
+        return _Work(work.frame, faces)
+
+    def generate(self, work: _Work) -> _Work:
+        """Make the picture of every face and judge it."""
+        for key, face in work.faces.items():
+            if face.w is None:
+                continue
+            size = self._exits[key]
+            with self._summary.timed("generate"):
+                face.picture = self._synthesizer.picture(face.w, size)
+            with self._summary.timed("landmarks"):
+                box = np.array([0.22, 0.27, 0.78, 0.88], np.float32) * size
+                found = self._landmarker(face.picture, [box])[0]
+            error = None
+            if found is not None:
+                face.landmarks = found[0]
+                error = warp.landmark_error(face.landmarks, face.track.landmarks[face.offset])
+            face.passes = gate.face_passes(error, self._settings.render.gate_nme)
+        return work
+
+    def decide(self, window: list[_Work], center: int) -> _Work:
+        """Decide between the new face and the obscuring mask, with hysteresis."""
+        work = window[center]
+        for key, face in work.faces.items():
+            verdicts = [other.faces[key].passes if key in other.faces else None for other in window]
+            face.show = gate.shown(verdicts, center)
+        return work
+
+    def composite(self, work: _Work) -> Frame:
+        """Draw the faces, far ones first, on a copy of the frame."""
+        image = work.frame.image.copy()
+        boxes = {key: face.track.boxes[face.offset] for key, face in work.faces.items()}
+        for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
+            face = work.faces[key]
+            with self._summary.timed("composite"):
+                if not (face.show and self._draw(image, face)):
+                    obscure.obscure(image, boxes[key])
+                    face.show = False
+        return Frame(work.frame.index, work.frame.pts, image)
+
+    def _draw(self, image: UInt8, face: _Face) -> bool:
+        source = face.track.landmarks[face.offset].astype(np.float32)
+        region = blend.region_of_interest(source, image.shape)
+        if region is None or face.picture is None or face.landmarks is None:
+            return False
+        target = warp.target_landmarks(face.landmarks, source)
+        warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
+        options = self._settings.render
+        blend.blend(image, warped, source, region, options.mask_forehead, options.feather)
+        return True
+
+
+def _ordered_map(
+    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
+) -> Iterator[Out]:
+    """Map over items in threads, in order, with at most ``ahead`` results waiting."""
+    waiting: deque[Future[Out]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _windowed(
+    items: Iterable[_Work], reach: int, center_of: Callable[[list[_Work], int], _Work]
+) -> Iterator[_Work]:
+    """Yield ``center_of(window, centre)`` for every item; a window holds ``reach`` neighbours on each side."""
+    window: list[_Work] = []
+    center = 0
+    for item in items:
+        window.append(item)
+        if len(window) - 1 - center >= reach:
+            yield center_of(window, center)
+            center += 1
+            if center > reach:
+                window.pop(0)
+                center -= 1
+    for index in range(center, len(window)):
+        yield center_of(window, index)
+
+
+def render(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Progress | None = None,
+) -> RenderSummary:
+    """Write the video with new faces to ``target``.
+
+    Args:
+        source: the video the plan was made from.
+        plan: who is where, and which new face each person gets.
+        target: the file to write; the caller publishes it under its final name.
+        settings: sections ``render``, ``encode`` and ``runtime`` are used.
+        models: where the networks are.
+        progress: called with (frames done, frames in all) after every frame.
+
+    Raises:
+        SettingsError: the plan does not fit the source.
+        InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
+    """
+    from vidanon.stages.decode import Decoder
+    from vidanon.stages.encode import Encoder
+
+    summary = RenderSummary()
+    renderer = Renderer(plan, settings, models, summary)
+    ahead = settings.runtime.workers + 1
+    with Decoder(source) as decoder, ThreadPoolExecutor(settings.runtime.workers) as pool:
+        if (decoder.info.width, decoder.info.height) != (plan.info.width, plan.info.height):
+            raise SettingsError(
+                f"the plan was not made from {source}: the picture size differs; make a new plan"
+            )
+        encoded = _ordered_map(pool, renderer.encode_attributes, decoder, ahead)
+        smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, renderer.smooth)
+        generated = _ordered_map(pool, renderer.generate, smoothed, ahead)
+        decided = _windowed(generated, gate.HOLD_FRAMES, renderer.decide)
+
+        def finish(work: _Work) -> tuple[Frame, int, int]:
+            frame = renderer.composite(work)
+            replaced = sum(face.show for face in work.faces.values())
+            return frame, replaced, len(work.faces) - replaced
+
+        with Encoder(source, decoder.info, target, settings.encode) as encoder:
+            for frame, replaced, obscured in _ordered_map(pool, finish, decided, ahead):
+                with summary.timed("encode"):
+                    encoder.write(frame)
+                summary.frames += 1
+                summary.replaced += replaced
+                summary.obscured += obscured
+                if progress is not None:
+                    progress(summary.frames, plan.frames)
+    if summary.frames != plan.frames:
+        raise SettingsError(
+            f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"
+        )
+    return summary

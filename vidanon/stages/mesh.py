@@ -1,0 +1,29 @@
+"""Index lists of MediaPipe's face mesh (478 points) that the warp and the mask use."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+FACE_OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+"""Outline of the face, clockwise in the picture from the top of the forehead."""
+
+EYES = (
+    *(33, 160, 159, 158, 133, 153, 145, 144),
+    *(263, 387, 386, 385, 362, 380, 374, 373),
+)
+IRISES = (468, 473)
+BROWS = (70, 105, 107, 55, 52, 46, 300, 334, 336, 285, 282, 276)
+NOSE = (168, 6, 195, 4, 1, 2, 98, 327, 64, 294)
+LIPS = (
+    *(61, 91, 84, 17, 314, 321, 291, 270, 267, 0, 37, 40),
+    *(78, 88, 87, 14, 317, 318, 308, 310, 312, 13, 82, 80),
+)
+CHEEKS = (50, 280, 205, 425, 187, 411, 101, 330)
+RIGID = (33, 133, 263, 362, 168, 6, 195, 4, 1, 2, 98, 327)
+"""Points that move with the skull: eye corners, nose."""
+
+CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, BROWS, NOSE, LIPS, CHEEKS)))
+"""Control points of the thin-plate warp."""

@@ -1,0 +1,38 @@
+"""The fallback: a face that cannot be replaced well is made unrecognisable, irreversibly."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vidanon.types import Float, UInt8
+
+CELLS = 6
+"""Cells across the covered region: what is left of a face is a handful of averages."""
+MARGIN = 0.25
+"""The covered ellipse reaches past the box by this share of its size on each side."""
+
+
+def obscure(image: UInt8, box: Float) -> None:
+    """Pixelate and blur an ellipse around a face, in place.
+
+    Args:
+        image: uint8 (height, width, 3), changed in place.
+        box: float32 (4,), frame pixels; parts outside the frame are ignored.
+    """
+    height, width = image.shape[:2]
+    size = box[2:] - box[:2]
+    low = np.floor(box[:2] - MARGIN * size).astype(int)
+    high = np.ceil(box[2:] + MARGIN * size).astype(int)
+    x0, y0 = np.maximum(low, 0)
+    x1, y1 = np.minimum(high + 1, (width, height))
+    if x1 <= x0 or y1 <= y0:
+        return
+    patch = image[y0:y1, x0:x1]
+    cells = (min(CELLS, x1 - x0), min(CELLS, y1 - y0))
+    small = cv2.resize(patch, cells, interpolation=cv2.INTER_AREA)
+    cover = cv2.resize(small, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_CUBIC)
+    ys, xs = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+    center, radius = (low + high) / 2, np.maximum((high - low) / 2, 1)
+    inside = ((xs - center[0]) / radius[0]) ** 2 + ((ys - center[1]) / radius[1]) ** 2 <= 1
+    patch[inside] = cover[inside]

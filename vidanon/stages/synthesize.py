@@ -1,0 +1,127 @@
+"""From a crop of the real face and a fictional identity to a picture of the new face.
+
+    crop (128 px) + identity code + blendshapes -> attribute encoder and mapper -> w -> generator -> picture
+
+Networks are built once per run and are safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+
+from vidanon.geometry import compose, invert, picture_from_unit
+from vidanon.models.registry import ModelStore
+from vidanon.networks.runtime import Network, network_from_module
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
+
+CROP_PX = 128
+EXITS_PX = (128, 256, 512, 1024)
+W_SIZE = 512
+SMOOTH_SIGMA_FRAMES = 1.0
+SMOOTH_REACH_FRAMES = 3
+
+
+def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Float:
+    """Cut the FFHQ-aligned crop that the networks see.
+
+    Args:
+        image: uint8 RGB (height, width, 3).
+        crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
+        size: pixels of the crop.
+
+    Returns:
+        float32 (3, size, size) in [-1, 1].
+    """
+    side_px = 1 / max(float(np.hypot(*crop_from_frame[:, 0])), 1e-9)
+    fine = size * int(np.clip(np.ceil(side_px / size), 1, 8))
+    matrix = compose(picture_from_unit(fine), crop_from_frame)
+    crop = cv2.warpAffine(
+        image, matrix, (fine, fine), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+    if fine != size:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return crop.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
+
+
+def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
+    """Return the smallest generator exit that is not upscaled by more than a quarter on screen.
+
+    Args:
+        crop_from_frame: float32 (n, 2, 3) of one track, NaN rows allowed.
+        forced_px: an exit to use regardless; 0 to choose.
+    """
+    if forced_px:
+        return forced_px
+    scale = np.hypot(crop_from_frame[:, 0, 0], crop_from_frame[:, 1, 0])
+    scale = scale[np.isfinite(scale) & (scale > 0)]
+    if not len(scale):
+        return EXITS_PX[0]
+    side_px = float(np.percentile(1 / scale, 75))
+    return next((size for size in EXITS_PX if size * 1.25 >= side_px), 512)
+
+
+def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None:
+    """Zero-phase Gaussian mean of w around one frame of a track.
+
+    Args:
+        latents: float32 (512,) of consecutive frames, None where there is no face.
+        center: index of the frame wanted.
+    """
+    if latents[center] is None:
+        return None
+    total, weights = np.zeros(W_SIZE, np.float32), 0.0
+    for index in range(
+        max(0, center - SMOOTH_REACH_FRAMES), min(len(latents), center + SMOOTH_REACH_FRAMES + 1)
+    ):
+        latent = latents[index]
+        if latent is not None:
+            weight = float(np.exp(-0.5 * ((index - center) / SMOOTH_SIGMA_FRAMES) ** 2))
+            total += np.float32(weight) * latent
+            weights += weight
+    return (total / np.float32(weights)).astype(np.float32)
+
+
+class Synthesizer:
+    """Attribute encoder, mapper and generator behind two calls."""
+
+    def __init__(self, models: ModelStore, device: str, workers: int) -> None:
+        from vidanon.networks.mapper import load_attribute_mapper
+
+        example = (
+            np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
+            np.zeros((1, EMBEDDING_SIZE), np.float32),
+            np.zeros((1, BLENDSHAPE_COUNT), np.float32),
+        )
+        self._mapper = network_from_module(load_attribute_mapper(), example, device, workers)
+        self._build = partial(_build_exit, models, device=device, workers=workers)
+        self._exits: dict[int, Network] = {}
+
+    def prepare(self, exit_px: int) -> None:
+        """Load a generator exit; call before threads start."""
+        if exit_px not in self._exits:
+            self._exits[exit_px] = self._build(exit_px)
+
+    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
+        """Map crop (3, 128, 128), identity (128,) and blendshapes (52,) to w, float32 (512,)."""
+        return np.asarray(self._mapper(crop[None], identity[None], blendshapes[None])[0][0], np.float32)
+
+    def picture(self, w: Float, exit_px: int) -> UInt8:
+        """Generate the face of w, uint8 RGB (exit_px, exit_px, 3)."""
+        out = self._exits[exit_px](w[None])[0][0]
+        return np.asarray(np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round(), np.uint8)
+
+
+def _build_exit(models: ModelStore, exit_px: int, device: str, workers: int) -> Network:
+    from vidanon.networks.exit_heads import load_exit_generator
+
+    example = (np.zeros((1, W_SIZE), np.float32),)
+    return network_from_module(load_exit_generator(models, exit_px), example, device, workers)
+
+
+def frame_from_picture(crop_from_frame: Float, size: int) -> Float:
+    """Return the similarity from pixels of a generated picture of ``size`` to frame pixels."""
+    return compose(invert(crop_from_frame), invert(picture_from_unit(size)))

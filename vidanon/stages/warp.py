@@ -1,0 +1,105 @@
+"""Bend the generated face onto the geometry of the head it is put on.
+
+Convention: ``picture`` is the generated square picture, pixel centres; ``frame`` is the video frame. The
+warp is computed backwards (frame to picture), as :func:`cv2.remap` samples.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+
+from vidanon.geometry import apply
+from vidanon.stages.mesh import CONTROL, FACE_OVAL, RIGID
+from vidanon.types import Float, UInt8
+
+FOLLOW_POSE = 0.75
+"""How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
+FOLLOW_OUTLINE = 0.95
+"""The outline must meet the real head, or the seam shows."""
+SMOOTHING = 1e-4
+GRID_PX = 8
+"""Spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
+
+
+def fit_similarity(source: Float, target: Float) -> Float:
+    """Least-squares similarity (Umeyama 1991, without reflection), target_from_source.
+
+    Args:
+        source: float32 (n, 2).
+        target: float32 (n, 2).
+
+    Returns:
+        float32 (2, 3).
+    """
+    mean_source, mean_target = source.mean(0), target.mean(0)
+    a, b = source - mean_source, target - mean_target
+    norm = max(float((a * a).sum()), 1e-9)
+    cos = float((a * b).sum()) / norm
+    sin = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / norm
+    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
+    offset = mean_target - linear @ mean_source
+    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
+def target_landmarks(generated: Float, source: Float) -> Float:
+    """Place the new person's landmarks in the frame: own shape, source's pose and expression.
+
+    Args:
+        generated: float32 (478, 2), landmarks of the generated picture, picture pixels.
+        source: float32 (478, 2), landmarks of the real face, frame pixels.
+
+    Returns:
+        float32 (478, 2), frame pixels.
+    """
+    anchors = [*RIGID, *FACE_OVAL[::3]]
+    placed = apply(fit_similarity(generated[anchors], source[anchors]), generated)
+    follow = np.full((len(placed), 1), FOLLOW_POSE, np.float32)
+    follow[list(FACE_OVAL)] = FOLLOW_OUTLINE
+    return (placed + follow * (source - placed)).astype(np.float32)
+
+
+def landmark_error(generated: Float, source: Float) -> float:
+    """Mean landmark distance after the best similarity, in units of the source's inter-ocular distance."""
+    points = list(CONTROL)
+    placed = apply(fit_similarity(generated[points], source[points]), generated[points])
+    eye_px = float(np.hypot(*(source[263] - source[33])))
+    return float(np.hypot(*(placed - source[points]).T).mean() / max(eye_px, 1e-6))
+
+
+def warp_to_frame(
+    picture: UInt8, generated: Float, target: Float, region: tuple[int, int, int, int]
+) -> UInt8:
+    """Draw the picture into a region of the frame with a thin-plate warp.
+
+    Args:
+        picture: uint8 (s, s, 3).
+        generated: float32 (478, 2), picture pixels.
+        target: float32 (478, 2), frame pixels, where the points of ``generated`` must come to lie.
+        region: (x0, y0, x1, y1) in frame pixels, x1 and y1 exclusive.
+
+    Returns:
+        uint8 (y1 - y0, x1 - x0, 3).
+    """
+    x0, y0, x1, y1 = region
+    points = list(CONTROL)
+    scale = float(np.ptp(target[points], axis=0).max()) or 1.0
+    center = target[points].mean(0)
+    spline = RBFInterpolator(
+        (target[points] - center) / scale, generated[points], kernel="thin_plate_spline", smoothing=SMOOTHING
+    )
+    columns = max(2, (x1 - x0 - 1) // GRID_PX + 2)
+    rows = max(2, (y1 - y0 - 1) // GRID_PX + 2)
+    xs, ys = np.linspace(x0, x1 - 1, columns), np.linspace(y0, y1 - 1, rows)
+    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    coarse = spline((grid - center) / scale).reshape(rows, columns, 2).astype(np.float32)
+    dense_x = np.linspace(0, columns - 1, x1 - x0, dtype=np.float32)
+    dense_y = np.linspace(0, rows - 1, y1 - y0, dtype=np.float32)
+    sample_x, sample_y = np.meshgrid(dense_x, dense_y)
+    picture_from_frame = cv2.remap(coarse, sample_x, sample_y, cv2.INTER_LINEAR)
+    shrink = len(picture) / max(scale * 1.6, 1.0)
+    if shrink > 2:
+        picture = cv2.GaussianBlur(picture, (0, 0), shrink / 3)
+    drawn = cv2.remap(picture, picture_from_frame, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(drawn, np.uint8)

@@ -1,6 +1,6 @@
 """The second pass: draw the plan.
 
-    decode -> w per face -> smooth w -> new face and its verdict -> hysteresis -> composite or obscure -> encode
+    decode -> w per face -> smooth w -> new face and verdict -> hysteresis -> composite or obscure -> encode
 
 Three maps over the same worker threads, each with a look-ahead of a few frames: memory does not grow with
 the length of the video. Frames leave in the order in which they came.
@@ -8,6 +8,7 @@ the length of the video. Frames leave in the order in which they came.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from vidanon.audit import EVERY_FRAMES, SpotCheck
 from vidanon.errors import SettingsError
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
@@ -39,12 +41,15 @@ class RenderSummary:
         replaced: faces that got a new face, summed over frames.
         obscured: faces that were obscured, summed over frames.
         seconds: busy time per stage, summed over worker threads.
+        similarity: mean SFace similarity of source and output per track, spot-checked.
     """
 
     frames: int = 0
     replaced: int = 0
     obscured: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    similarity: dict[int, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -53,7 +58,9 @@ class RenderSummary:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+            spent = time.perf_counter() - begin
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
 
 @dataclass(slots=True)
@@ -86,6 +93,7 @@ class Renderer:
         self._plan, self._settings, self._summary = plan, settings, summary
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
+        self.check = SpotCheck(models, settings.runtime.workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
@@ -156,6 +164,11 @@ class Renderer:
                 if not (face.show and self._draw(image, face)):
                     obscure.obscure(image, boxes[key])
                     face.show = False
+        for key, face in work.faces.items():
+            if face.show and face.offset % EVERY_FRAMES == 0:
+                with self._summary.timed("check"):
+                    landmarks = face.track.landmarks[face.offset].astype(np.float32)
+                    self.check.measure(key, work.frame.image, image, landmarks)
         return Frame(work.frame.index, work.frame.pts, image)
 
     def _draw(self, image: UInt8, face: _Face) -> bool:
@@ -186,7 +199,7 @@ def _ordered_map(
 def _windowed(
     items: Iterable[_Work], reach: int, center_of: Callable[[list[_Work], int], _Work]
 ) -> Iterator[_Work]:
-    """Yield ``center_of(window, centre)`` for every item; a window holds ``reach`` neighbours on each side."""
+    """Yield ``center_of(window, centre)`` per item; a window holds ``reach`` neighbours on each side."""
     window: list[_Work] = []
     center = 0
     for item in items:
@@ -221,6 +234,8 @@ def render(
 
     Raises:
         SettingsError: the plan does not fit the source.
+        UnsafeError: someone is still recognisable in the output; ``target`` is complete but must not be
+            published under its final name.
         InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
     from vidanon.stages.decode import Decoder
@@ -257,4 +272,6 @@ def render(
         raise SettingsError(
             f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"
         )
+    summary.similarity = renderer.check.means
+    renderer.check.require_unrecognisable()
     return summary

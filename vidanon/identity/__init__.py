@@ -1,0 +1,1 @@
+"""Fictional people and who gets which."""

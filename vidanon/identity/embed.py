@@ -1,0 +1,75 @@
+"""SFace: what a face recogniser sees. Used to link tracks and to choose faces that differ; memory only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon.networks.runtime import network_from_file
+from vidanon.types import Float, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+CROP_PX = 112
+# The five points of ArcFace (Deng et al. 2019, section 3.1) in a 112 px crop: eyes, nose tip, mouth corners,
+# the one at the picture's left first.
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    np.float32,
+)
+
+
+def five_points(landmarks: Float) -> Float:
+    """Return eyes, nose tip and mouth corners, float32 (5, 2), of a face mesh (478, 2)."""
+    eyes = landmarks[[33, 362]] / 2 + landmarks[[133, 263]] / 2
+    return np.concatenate([eyes, landmarks[[1, 61, 291]]]).astype(np.float32)
+
+
+def similarity(target: Float, source: Float) -> Float:
+    """Return the least-squares ``target_from_source``: rotation, one scale, shift, no mirror.
+
+    Args:
+        target, source: float32 (n, 2), n >= 2.
+    """
+    to, fro = (points[:, 0] + 1j * points[:, 1] for points in (target, source))
+    to_mean, fro_mean = to.mean(), fro.mean()
+    centred = fro - fro_mean
+    turn = (centred.conj() @ (to - to_mean)) / max(float(np.vdot(centred, centred).real), 1e-9)
+    shift = to_mean - turn * fro_mean
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]], np.float32)
+
+
+class SFace:
+    """SFace (Zhong et al. 2021), 128 numbers per face; cosine similarity tells people apart.
+
+    Args:
+        models: where ``sface`` lies.
+        workers: number of threads that will call.
+
+    Raises:
+        ModelsError: the model is missing or unreadable.
+    """
+
+    def __init__(self, models: ModelStore, workers: int) -> None:
+        self._network = network_from_file(models.path("sface"), workers=workers)
+
+    def __call__(self, image: UInt8, landmarks: Float) -> Float:
+        """Embed one face.
+
+        Args:
+            image: uint8 RGB (h, w, 3).
+            landmarks: float32 (478, 2), pixels of ``image``.
+
+        Returns:
+            float32 (128,), unit length.
+        """
+        import cv2
+
+        crop_from_frame = similarity(TEMPLATE, five_points(landmarks))
+        crop = cv2.warpAffine(image, crop_from_frame, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
+        batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
+        vector = self._network(batch)[0][0]
+        unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)
+        return unit

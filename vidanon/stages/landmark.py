@@ -1,0 +1,136 @@
+"""Face mesh and expression of a face whose box is known: MediaPipe's landmark networks, stateless.
+
+The networks of ``face-landmarker.task`` run under OpenVINO, one call per face, so the same picture always
+gives the same answer and any number of threads may call (MediaPipe's own graph keeps state and locks).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon.errors import ModelsError
+from vidanon.geometry import apply, compose, invert, picture_from_unit
+from vidanon.networks.runtime import Network, network_from_file
+from vidanon.types import LANDMARK_COUNT, Float, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+CROP_PX = 256
+CROP_SCALE = 1.5  # side of the crop / long side of the face's box, as MediaPipe crops
+MAX_TILT_DEG = 10.0  # beyond this the mesh is found again in a crop turned upright
+MIN_PRESENCE = 0.5
+MIN_BOX_IOU = 0.25  # a mesh that covers less of the detection sits on something else
+OUTER_EYE_CORNERS = (33, 263)
+# The landmarks that the blendshape network takes (MediaPipe, face_blendshapes_graph.cc).
+# fmt: off
+BLENDSHAPE_IDS = (
+    0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78,
+    80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150,
+    152, 153, 154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181, 185, 191, 195, 197,
+    234, 246, 249, 251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300, 308,
+    310, 311, 312, 314, 317, 318, 321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377,
+    378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466,
+    468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
+)
+# fmt: on
+
+
+def box_iou(a: Float, b: Float) -> float:
+    """Return intersection over union of two boxes (x0, y0, x1, y1)."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    inter = max(float(width), 0.0) * max(float(height), 0.0)
+    union = float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - inter
+    return inter / union if union > 0 else 0.0
+
+
+def mesh_box(landmarks: Float) -> Float:
+    """Return the box (4,) around landmarks (478, 2)."""
+    return np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)]).astype(np.float32)
+
+
+def square_around(box: Float, angle: float) -> Float:
+    """Return ``frame_from_unit`` of the square crop around a box, turned by ``angle`` (radians)."""
+    centre = (box[:2] + box[2:]) / 2
+    side = float((box[2:] - box[:2]).max()) * CROP_SCALE
+    x = np.array([np.cos(angle), np.sin(angle)], np.float32) * side
+    y = np.array([-x[1], x[0]], np.float32)
+    return np.stack([x, y, centre - (x + y) / 2], axis=1).astype(np.float32)
+
+
+def _load(task: Path, names: tuple[str, ...], workers: int) -> list[Network]:
+    """Load TFLite networks out of the zip; OpenVINO reads TFLite from files only."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(task) as archive:
+                files = [Path(archive.extract(name, folder)) for name in names]
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ModelsError(f"model file {task} cannot be read; run 'vidanon models fetch'") from error
+        return [network_from_file(file, workers=workers) for file in files]
+
+
+class Landmarker:
+    """MediaPipe's face landmark and blendshape networks.
+
+    Args:
+        models: where ``face-landmarker`` lies.
+        workers: number of threads that will call.
+
+    Raises:
+        ModelsError: the model is missing or unreadable.
+    """
+
+    def __init__(self, models: ModelStore, workers: int) -> None:
+        names = ("face_landmarks_detector.tflite", "face_blendshapes.tflite")
+        self._mesh, self._blendshapes = _load(models.path("face-landmarker"), names, workers)
+
+    def __call__(self, image: UInt8, boxes: list[Float]) -> list[tuple[Float, Float] | None]:
+        """Find mesh and expression in every box.
+
+        Args:
+            image: uint8 RGB (h, w, 3).
+            boxes: float32 (4,) each, pixels.
+
+        Returns:
+            Per box ``(landmarks, blendshapes)``, float32 (478, 2) pixels and float32 (52,) in 0..1, or None
+            where no face was found or the mesh sits elsewhere than the box.
+        """
+        return [self._face(image, box) for box in boxes]
+
+    def _face(self, image: UInt8, box: Float) -> tuple[Float, Float] | None:
+        landmarks, presence = self._look(image, square_around(box, 0.0))
+        left, right = landmarks[list(OUTER_EYE_CORNERS)]
+        tilt = float(np.arctan2(right[1] - left[1], right[0] - left[0]))
+        if presence >= MIN_PRESENCE and abs(np.degrees(tilt)) > MAX_TILT_DEG:
+            upright = np.array(
+                [[np.cos(tilt), np.sin(tilt), 0], [-np.sin(tilt), np.cos(tilt), 0]], np.float32
+            )
+            turned = mesh_box(apply(upright, landmarks))
+            crop = compose(invert(upright), square_around(turned, 0.0))
+            landmarks, presence = self._look(image, crop)
+        if presence < MIN_PRESENCE or box_iou(mesh_box(landmarks), box) < MIN_BOX_IOU:
+            return None
+        # The network wants pixel corners, not centres; it normalises position and size itself.
+        (blendshapes,) = self._blendshapes(landmarks[None, list(BLENDSHAPE_IDS)] + np.float32(0.5))
+        return landmarks, np.clip(blendshapes, 0, 1)
+
+    def _look(self, image: UInt8, frame_from_unit: Float) -> tuple[Float, float]:
+        """Return landmarks (478, 2) in frame pixels and the presence score (0..1) seen in one crop."""
+        import cv2
+
+        picture_from_frame = compose(picture_from_unit(CROP_PX), invert(frame_from_unit))
+        crop = cv2.warpAffine(
+            image,
+            picture_from_frame,
+            (CROP_PX, CROP_PX),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        points, presence, _ = self._mesh(crop[None].astype(np.float32) / 255)
+        unit = points.reshape(LANDMARK_COUNT, 3)[:, :2] / CROP_PX
+        return apply(frame_from_unit, unit).astype(np.float32), float(1 / (1 + np.exp(-presence.item())))

@@ -1,0 +1,58 @@
+"""The ``vidanon`` command. Heavy libraries are imported inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import click
+
+from vidanon import __version__
+from vidanon.cli import anonymize, doctor, evaluate, models, plans, presets
+from vidanon.errors import ExitCode, VidanonError
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    a bug in vidanon (please report it)
+  2    a setting, flag, preset or plan does not fit
+  3    the input cannot be used
+  4    a model is missing or altered
+  5    the device is not available
+  6    the output cannot be written
+  7    coverage or audit not passed; nothing was published
+  8    some jobs failed
+  130  interrupted (Ctrl-C)
+"""
+
+
+class _Group(click.Group):
+    """Turns the errors of the package into one line and an exit code; the only place that does."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except VidanonError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"vidanon: {' '.join(str(error).split())}", err=True)
+            ctx.exit(int(error.exit_code))
+        except KeyboardInterrupt:
+            click.echo("vidanon: interrupted; nothing was published", err=True)
+            ctx.exit(int(ExitCode.INTERRUPTED))
+
+
+@click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show a traceback for every error.")
+def main(debug: bool) -> None:
+    """Give everyone in a video a new, fictional face that stays the same."""
+
+
+for _command in (
+    anonymize.anonymize,
+    plans.plan,
+    plans.render,
+    models.models,
+    presets.presets,
+    doctor.doctor,
+    evaluate.evaluate,
+):
+    main.add_command(_command)

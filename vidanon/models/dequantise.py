@@ -32,7 +32,8 @@ def _float_weights(node: Any, stored: dict[str, npt.NDArray[Any]]) -> npt.NDArra
     scale = _spread(stored[node.input[1]], weights.shape, axis, block)
     if len(node.input) > 2:
         weights = weights - _spread(stored[node.input[2]], weights.shape, axis, block).astype(np.float32)
-    return (weights * scale).astype(np.float32)
+    result: npt.NDArray[np.float32] = (weights * scale).astype(np.float32)
+    return result
 
 
 def dequantise(source: Path, target: Path) -> None:

@@ -48,10 +48,14 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One registry entry; ``files[0]`` is the file that code opens."""
+    """One registry entry; ``files[0]`` is the file that code opens.
+
+    ``group`` is ``pipeline``, ``measure`` or ``demo``: what needs the model.
+    """
 
     name: str
     role: str
+    group: str
     package: str
     version: str
     pip_flags: tuple[str, ...]
@@ -76,6 +80,11 @@ def _entry(name: str, fields: dict[str, object]) -> ModelEntry:
     )
     flags = fields.pop("pip_flags", [])
     return ModelEntry(name=name, pip_flags=tuple(flags), files=files, **fields)  # type: ignore
+
+
+def names_in(*groups: str) -> list[str]:
+    """Return the names of the models of some groups, of all groups when none is given."""
+    return [entry.name for entry in load_registry().values() if not groups or entry.group in groups]
 
 
 def default_root() -> Path:
@@ -214,7 +223,7 @@ def _extract(archive: Path, member: str, target: Path) -> None:
                 extracted = stack.enter_context(tarfile.open(archive)).extractfile(f"{top}/{member}")
                 if extracted is None:
                     raise KeyError(member)
-                source = stack.enter_context(extracted)  # type: ignore[assignment]
+                source = stack.enter_context(extracted)
         except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
             raise ModelsError(f"{archive.name} does not hold {member}: {error}") from error
         shutil.copyfileobj(source, sink)

@@ -1,0 +1,189 @@
+"""The whole job behind one call: analyse, render to a temporary file, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidanon.errors import InputError, OutputError, SettingsError
+from vidanon.settings import Settings
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+    from vidanon.types import Plan
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the pass ("analyse", "render"), the frames done, and the total (0: unknown)."""
+
+KEPT_SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        source, output: the two files.
+        people: number of persons found; 0 where nobody was found.
+        frames: frames written.
+        replaced, obscured: faces (one per person and frame) that got a new face, or were obscured.
+        seconds: wall time per pass and stage.
+        total_s: wall time of the run, seconds.
+        notes: anything a reader should know (corrupt packets skipped, ...).
+    """
+
+    source: Path
+    output: Path
+    people: int
+    frames: int
+    replaced: int
+    obscured: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    total_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def default_output(source: Path) -> Path:
+    """Return ``INPUT.anon.mp4`` beside the source; mkv and mov keep their suffix."""
+    suffix = source.suffix.lower()
+    return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES else '.mp4'}")
+
+
+def ensure_models(models: ModelStore) -> None:
+    """Fetch what the pipeline needs and the store lacks.
+
+    Raises:
+        ModelsError: a model is missing and the store is offline, or it cannot be fetched.
+    """
+    from vidanon.models.registry import names_in
+
+    for name in names_in("pipeline"):
+        models.fetch(name)
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Make sure, before any work is done, that ``target`` can be written and is not the source.
+
+    Raises:
+        OutputError: same file as the source, a folder, or a place that cannot be written to.
+    """
+    from vidanon.stages.encode import temporary_path
+
+    if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):
+        raise OutputError(f"output {target} is the input itself; choose another name with -o")
+    if target.is_dir():
+        raise OutputError(f"output {target} is a folder; give a file name with -o")
+    if target.suffix.lower() not in KEPT_SUFFIXES:
+        raise OutputError(f"output {target}: the name must end in {', '.join(KEPT_SUFFIXES)}")
+    probe_file = temporary_path(target)
+    try:
+        probe_file.touch()
+        probe_file.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write to folder {target.parent} ({reason}); choose another with -o"
+        ) from error
+
+
+def anonymize(
+    source: Path | str,
+    output: Path | str | None = None,
+    settings: Settings | None = None,
+    models: ModelStore | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Give everyone in ``source`` a new face and write the result to ``output``.
+
+    Args:
+        source: the video.
+        output: the result; default :func:`default_output`. An existing file is replaced, in the end, at once.
+        settings: default :class:`Settings`.
+        models: where the networks are; default store.
+        progress: called as both passes advance.
+
+    Raises:
+        InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``output``.
+    """
+    from vidanon.plan import analyse
+    from vidanon.stages.decode import probe
+
+    started = time.monotonic()
+    source = Path(source)
+    target = default_output(source) if output is None else Path(output)
+    settings = settings or Settings()
+    models = models or _store(settings)
+    probe(source)
+    check_target(source, target)
+    ensure_models(models)
+    plan = analyse(source, settings, models, _named(progress, "analyse"))
+    analysed_s = time.monotonic() - started
+    return render_plan(source, plan, target, settings, models, progress, started, {"analyse": analysed_s})
+
+
+def render_plan(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Progress | None = None,
+    started: float | None = None,
+    seconds: dict[str, float] | None = None,
+) -> Summary:
+    """Render ``plan`` to a temporary file beside ``target`` and publish it when it is complete.
+
+    Raises:
+        SettingsError: the plan was made from a video of another size.
+        InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
+    """
+    from vidanon.render import render
+    from vidanon.stages.decode import probe
+    from vidanon.stages.encode import publish, temporary_path
+
+    started = time.monotonic() if started is None else started
+    info = probe(source)
+    check_target(source, target)
+    ensure_models(models)
+    if (info.width, info.height) != (plan.info.width, plan.info.height):
+        raise SettingsError(
+            f"the plan was not made from {source} (another picture size); run 'vidanon plan' again"
+        )
+    temporary = temporary_path(target)
+    try:
+        result = render(source, plan, temporary, settings, models, _named(progress, "render"))
+        publish(temporary, target)
+    except OSError as error:
+        if isinstance(error, (InputError, OutputError, FileNotFoundError)):
+            raise
+        raise OutputError(
+            f"cannot write {target} ({error.strerror or error}); free space or use -o"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Summary(
+        source=source,
+        output=target,
+        people=len({track.person for track in plan.tracks}),
+        frames=result.frames,
+        replaced=result.replaced,
+        obscured=result.obscured,
+        seconds={**(seconds or {}), **result.seconds},
+        total_s=time.monotonic() - started,
+        notes=plan.notes,
+    )
+
+
+def _store(settings: Settings) -> ModelStore:
+    from vidanon.models.registry import ModelStore
+
+    return ModelStore(offline=settings.runtime.offline)
+
+
+def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,76 @@
+"""``vidanon plan`` and ``vidanon render``: the two passes, one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidanon.cli.common import settings_from, settings_options
+from vidanon.cli.progress import ProgressPrinter, print_summary
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Plan file; default INPUT.plan.json.")
+@settings_options
+def plan(
+    source: Path,
+    output: Path | None,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Find out who is where in INPUT and write it to a file that can be reviewed and edited."""
+    from vidanon.api import ensure_models
+    from vidanon.errors import OutputError
+    from vidanon.models.registry import ModelStore
+    from vidanon.plan import analyse, save_plan
+    from vidanon.stages.decode import probe
+
+    settings = settings_from(preset, assignments, flags)
+    target = output or source.with_suffix(".plan.json")
+    probe(source)
+    if target.resolve() == source.resolve():
+        raise OutputError(f"output {target} is the input itself; choose another name with -o")
+    models = ModelStore(offline=settings.runtime.offline)
+    ensure_models(models)
+    with ProgressPrinter(quiet) as progress:
+        result = analyse(source, settings, models, lambda done, total: progress("analyse", done, total))
+    try:
+        save_plan(result, target)
+    except OSError as error:
+        raise OutputError(f"cannot write plan {target} ({error.strerror or error})") from error
+    if not quiet:
+        people = len({track.person for track in result.tracks})
+        click.echo(f"{people} people in {len(result.tracks)} tracks, {result.frames} frames: {target}")
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
+@settings_options
+def render(
+    source: Path,
+    plan_file: Path,
+    output: Path | None,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Make the result from INPUT and a (possibly edited) PLAN."""
+    from vidanon.api import default_output, render_plan
+    from vidanon.models.registry import ModelStore
+    from vidanon.plan import load_plan
+
+    settings = settings_from(preset, assignments, flags)
+    models = ModelStore(offline=settings.runtime.offline)
+    target = output or default_output(source)
+    with ProgressPrinter(quiet) as progress:
+        summary = render_plan(source, load_plan(plan_file), target, settings, models, progress)
+    if not quiet:
+        print_summary(summary)

@@ -1,0 +1,184 @@
+"""Measuring a result against its source: what a leak, a stranger, a lost frame and a turned head look like."""
+
+import json
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from vidanon.compare import audio_hashes, evaluate_pair
+from vidanon.errors import InputError, ModelsError
+from vidanon.evaluate import find_clips, format_table, shorten
+from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, iou, is_unchanged
+from vidanon.models.registry import ModelStore
+
+FRAMES = 12
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def model(name: str) -> Path:
+    try:
+        return ModelStore().path(name)
+    except ModelsError as error:
+        pytest.skip(f"needs model '{name}': {error}")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("clip") / "source.mp4"
+    return shorten(model("sample-clip"), target, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def store() -> ModelStore:
+    for name in ("dlib-resnet", "sface", "face-landmarker", "centerface", "yunet"):
+        model(name)
+    pytest.importorskip("dlib", reason="dlib is optional")
+    return ModelStore()
+
+
+def reencode(source: Path, target: Path, *filters: tuple[str, dict[str, object]]) -> Path:
+    stream = ffmpeg.input(str(source)).video
+    for name, options in filters:
+        stream = stream.filter(name, **options)
+    stream.output(str(target), vcodec="libx264", crf=18, pix_fmt="yuv420p").run(cmd=FFMPEG, quiet=True)
+    return target
+
+
+def tone(target: Path, frequency_hz: int) -> Path:
+    picture = ffmpeg.input("testsrc=s=64x48:d=1:r=10", f="lavfi")
+    sound = ffmpeg.input(f"sine=frequency={frequency_hz}:duration=1", f="lavfi")
+    ffmpeg.output(picture, sound, str(target), pix_fmt="yuv420p").run(cmd=FFMPEG, quiet=True)
+    return target
+
+
+def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
+    clip: Path, store: ModelStore, tmp_path: Path
+) -> None:
+    result = evaluate_pair(clip, reencode(clip, tmp_path / "same.mp4"), store, stride=4, workers=1)
+
+    assert result["source_frames"] == result["output_frames"] == FRAMES
+    assert result["pts_errors"] == 0
+    assert result["face_frames"] == FRAMES
+    assert result["unchanged_frames"] == result["leak_frames"] == FRAMES
+    assert result["stranger_share"] == 0
+    assert result["sface_mean"] > 0.9 and result["dlib_mean"] < 0.2
+    assert result["adjacent_sface"] > 0.9 and result["faces_lost"] == 0
+    assert result["nme"] < 0.02 and result["pose_error_deg"] < 1.5
+    json.dumps(result)
+
+
+def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
+    clip: Path, store: ModelStore, tmp_path: Path
+) -> None:
+    black = reencode(
+        clip,
+        tmp_path / "black.mp4",
+        ("trim", {"end_frame": FRAMES - 1}),
+        ("drawbox", {"color": "black", "t": "fill"}),
+    )
+    result = evaluate_pair(clip, black, store, stride=6, workers=1)
+
+    assert (result["source_frames"], result["output_frames"]) == (FRAMES, FRAMES - 1)
+    assert result["leak_frames"] == 0
+    assert result["faces_lost"] == result["faces_judged"] > 0
+    assert result["sface_mean"] is None and result["correlation"]["blink"] is None
+
+
+def test_videos_of_different_size_are_refused(clip: Path, store: ModelStore, tmp_path: Path) -> None:
+    small = reencode(clip, tmp_path / "small.mp4", ("scale", {"w": 320, "h": 180}))
+    with pytest.raises(InputError, match="small.mp4.*size"):
+        evaluate_pair(clip, small, store)
+
+
+def test_audio_is_compared_by_its_packets(tmp_path: Path) -> None:
+    first, other = tone(tmp_path / "a.mp4", 440), tone(tmp_path / "b.mp4", 880)
+    copied = tmp_path / "copy.mkv"
+    ffmpeg.input(str(first)).output(str(copied), c="copy").run(cmd=FFMPEG, quiet=True)
+
+    assert len(audio_hashes(first)) == 1
+    assert audio_hashes(copied) == audio_hashes(first) != audio_hashes(other)
+
+
+@given(
+    yaw=st.floats(-40, 40), pitch=st.floats(-25, 25), roll=st.floats(-30, 30), distance_cm=st.floats(30, 90)
+)
+def test_head_pose_is_recovered_from_projected_landmarks(
+    yaw: float, pitch: float, roll: float, distance_cm: float
+) -> None:
+    bundle = ModelStore()
+    model("face-landmarker")
+    width, height = 640, 360
+    truth = Rotation.from_euler("yxz", [yaw, pitch, roll], degrees=True).as_matrix().astype(np.float32)
+    points = canonical_face(bundle.path("face-landmarker")) @ truth.T + np.array([3, -2, distance_cm])
+    focal = height / (2 * np.tan(np.radians(31.5)))
+    seen = points[:, :2] / points[:, 2:] * focal + np.array([width / 2, height / 2])
+    landmarks = np.concatenate([seen, np.zeros((10, 2))]).astype(np.float32)
+
+    assert angle_deg(HeadPose(bundle)(landmarks, width, height), truth) < 0.2
+
+
+@given(st.floats(0, 180))
+def test_angle_between_rotations(angle: float) -> None:
+    turned = Rotation.from_euler("y", angle, degrees=True).as_matrix().astype(np.float32)
+    assert angle_deg(np.eye(3, dtype=np.float32), turned) == pytest.approx(angle, abs=0.1)
+
+
+def test_overlap_of_boxes() -> None:
+    box = np.array([0, 0, 10, 10], np.float32)
+    assert iou(box, box) == pytest.approx(1)
+    assert iou(box, box + 20) == 0
+    assert iou(box, np.array([5, 0, 15, 10], np.float32)) == pytest.approx(1 / 3)
+
+
+def test_only_the_face_box_decides_whether_a_face_is_unchanged() -> None:
+    source = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).astype(np.uint8)
+    box = np.array([20, 20, 40, 40], np.float32)
+    background, face = source.copy(), source.copy()
+    background[:15] = 0
+    face[20:40, 20:40] //= 2
+
+    assert is_unchanged(source, background, box)
+    assert not is_unchanged(source, face, box)
+
+
+def test_gaze_has_a_direction() -> None:
+    shapes = np.zeros((2, 52), np.float32)
+    shapes[0, [13, 16]] = 0.8
+    shapes[1, [14, 15]] = 0.8
+    assert expression_signals(shapes)["gaze_x"] == pytest.approx([0.8, -0.8])
+
+
+def test_clips_are_found_by_the_beginning_of_their_names(tmp_path: Path) -> None:
+    for name in ("asl_b.mkv", "asl_a.mkv", "chaplin.mp4", "notes.md"):
+        (tmp_path / name).touch()
+
+    assert [path.name for path in find_clips(tmp_path, None)] == ["asl_a.mkv", "asl_b.mkv", "chaplin.mp4"]
+    assert [path.name for path in find_clips(tmp_path, ["asl"])] == ["asl_a.mkv", "asl_b.mkv"]
+    with pytest.raises(InputError, match="hamilton"):
+        find_clips(tmp_path, ["asl", "hamilton"])
+    with pytest.raises(InputError, match="no such folder"):
+        find_clips(tmp_path / "nowhere", None)
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("not a video")
+    with pytest.raises(InputError, match="broken.mp4"):
+        shorten(broken, tmp_path / "out.mkv", 3)
+
+
+def test_table_lines_up_and_marks_what_was_not_measured() -> None:
+    row = {"clip": "a.mp4", "source_frames": 12, "audio_identical": False, "nme": 0.01234, "correlation": {}}
+    lines = format_table(
+        [row, row | {"clip": "a_longer_name.mkv", "correlation": {"blink": 0.5}}]
+    ).splitlines()
+
+    assert len({len(line) for line in lines}) == 1
+    assert "NO" in lines[1] and "0.012" in lines[1] and " - " in lines[1]
+    assert "0.500" in lines[2]

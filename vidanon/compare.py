@@ -1,0 +1,311 @@
+"""Measure a result against its source: leaks, recognisers, stability, expression, pose, container.
+
+Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
+in both, and what is compared is what the files show. Results are numbers only; no picture, landmark or
+embedding leaves memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidanon.errors import InputError
+from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, iou, is_unchanged
+from vidanon.recognisers import DLIB_SAME_PERSON, SFACE_SAME_PERSON, DlibResNet
+from vidanon.types import Face, Float, Frame, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+MIN_FACE_PX = 20
+"""Faces narrower than this are not judged: no recogniser or landmarker reads them."""
+FRONTAL_DEG = 45.0
+_MATCH_IOU = 0.3
+_LINK_FRAMES = 15
+_PTS_TOLERANCE_S = 0.002
+_EYE_CORNER_IDS = (33, 263)
+_MIN_SIGNAL_STD = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FacePair:
+    """One source face and what the output shows in its place, in one frame.
+
+    Attributes:
+        frame: index.
+        face: number of the face, the same while it is followed from frame to frame.
+        similarity: SFace cosine between source and output.
+        distance: dlib distance between source and output.
+        nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
+        pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
+        source_blendshapes, output_blendshapes: float32 (52,).
+        output_embedding: float32 (128,), SFace.
+    """
+
+    frame: int
+    face: int
+    similarity: float
+    distance: float
+    nme: float
+    pose_error_deg: float
+    source_blendshapes: Float
+    output_blendshapes: Float
+    output_embedding: Float
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts of one comparison, and the face pairs behind the means."""
+
+    source_frames: int = 0
+    output_frames: int = 0
+    pts_errors: int = 0
+    face_frames: set[int] = field(default_factory=set)
+    unchanged: set[int] = field(default_factory=set)
+    faces_judged: int = 0
+    faces_lost: int = 0
+    pairs: list[FacePair] = field(default_factory=list)
+
+
+class _Comparison:
+    """Walks through both videos once, side by side."""
+
+    def __init__(self, models: ModelStore, stride: int, workers: int) -> None:
+        from vidanon.identity.embed import SFace
+        from vidanon.settings import DetectSettings
+        from vidanon.stages.detect import FaceDetector
+        from vidanon.stages.landmark import Landmarker
+
+        self._detect = FaceDetector(models, DetectSettings(), workers)
+        self._landmark = Landmarker(models, workers)
+        self._sface = SFace(models, workers)
+        self._dlib = DlibResNet(models)
+        self._pose = HeadPose(models)
+        self._stride = stride
+        self._last_seen: dict[int, tuple[int, Float]] = {}
+        self.tally = _Tally()
+
+    def add(self, source: Frame, output: Frame) -> None:
+        """Compare one frame of each."""
+        faces = [face.box for face in self._detect(source.image) if face.box[2] - face.box[0] >= MIN_FACE_PX]
+        if not faces:
+            return
+        self.tally.face_frames.add(source.index)
+        if any(is_unchanged(source.image, output.image, box) for box in faces):
+            self.tally.unchanged.add(source.index)
+        # Two neighbours out of every stride, so that adjacent frames can be compared.
+        if source.index % self._stride < 2:
+            self._judge(source, output, faces)
+
+    def _judge(self, source: Frame, output: Frame, boxes: list[Float]) -> None:
+        found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
+        seen = [face.box for face in self._detect(output.image)]
+        shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
+        for face in found:
+            self.tally.faces_judged += 1
+            best = max(shown, key=lambda other: iou(face.box, other.box), default=None)
+            if best is None or iou(face.box, best.box) < _MATCH_IOU:
+                self.tally.faces_lost += 1
+                continue
+            self.tally.pairs.append(self._pair(source, output.image, face, best))
+
+    def _faces(self, image: UInt8, boxes: list[Float]) -> Iterator[Face]:
+        for box, mesh in zip(boxes, self._landmark(image, boxes), strict=True):
+            landmarks, blendshapes = (None, None) if mesh is None else mesh
+            yield Face(box, 1.0, landmarks, blendshapes)
+
+    def _pair(self, source: Frame, output: UInt8, face: Face, shown: Face) -> FacePair:
+        a, b = face.landmarks, shown.landmarks
+        assert a is not None and b is not None
+        assert face.blendshapes is not None and shown.blendshapes is not None
+        height, width = output.shape[:2]
+        embedding = self._sface(output, b)
+        turn_a, turn_b = self._pose(a, width, height), self._pose(b, width, height)
+        frontal = angle_deg(turn_a, np.eye(3, dtype=np.float32)) <= FRONTAL_DEG
+        eyes = a[list(_EYE_CORNER_IDS)]
+        return FacePair(
+            frame=source.index,
+            face=self._follow(source.index, face.box),
+            similarity=float(self._sface(source.image, a) @ embedding),
+            distance=float(np.linalg.norm(self._dlib(source.image, a) - self._dlib(output, b))),
+            nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
+            pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
+            source_blendshapes=face.blendshapes,
+            output_blendshapes=shown.blendshapes,
+            output_embedding=embedding,
+        )
+
+    def _follow(self, frame: int, box: Float) -> int:
+        reach = max(_LINK_FRAMES, self._stride)
+        near = {
+            number: iou(box, last)
+            for number, (index, last) in self._last_seen.items()
+            if index < frame <= index + reach
+        }
+        number = max(near, key=lambda key: near[key], default=-1)
+        if number < 0 or near[number] < _MATCH_IOU:
+            number = len(self._last_seen)
+        self._last_seen[number] = (frame, box)
+        return number
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    kept = [value for value in values if np.isfinite(value)]
+    return round(float(np.mean(kept)), 4) if kept else None
+
+
+def _correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
+    """Correlate expression over time, track by track, where the source moves at all; weight by length."""
+    weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for pairs in tracks.values():
+        source = expression_signals(np.stack([pair.source_blendshapes for pair in pairs]))
+        output = expression_signals(np.stack([pair.output_blendshapes for pair in pairs]))
+        for name, curve in source.items():
+            if curve.std() <= _MIN_SIGNAL_STD:
+                continue
+            # A face that does not move at all follows nothing: correlation 0.
+            still = output[name].std() < 1e-6
+            value = 0.0 if still else float(np.corrcoef(curve, output[name])[0, 1])
+            weighted[name].append((value, len(pairs)))
+    return {
+        name: round(sum(r * n for r, n in found) / sum(n for _, n in found), 3)
+        if (found := weighted.get(name))
+        else None
+        for name in SIGNAL_NAMES
+    }
+
+
+def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
+    results = []
+    for number, pairs in tracks.items():
+        adjacent = [
+            float(a.output_embedding @ b.output_embedding)
+            for a, b in pairwise(pairs)
+            if b.frame == a.frame + 1
+        ]
+        results.append(
+            {
+                "face": number,
+                "frames": len(pairs),
+                "sface_mean": _mean([pair.similarity for pair in pairs]),
+                "dlib_mean": _mean([pair.distance for pair in pairs]),
+                "adjacent_sface": _mean(adjacent),
+                "adjacent_pairs": len(adjacent),
+            }
+        )
+    return results
+
+
+def _results(tally: _Tally) -> dict[str, Any]:
+    pairs = tally.pairs
+    tracks: dict[int, list[FacePair]] = defaultdict(list)
+    for pair in pairs:
+        tracks[pair.face].append(pair)
+    by_track = _track_results(tracks)
+    known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
+    known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
+    steps = sum(track["adjacent_pairs"] for track in by_track)
+    adjacent = sum(
+        track["adjacent_sface"] * track["adjacent_pairs"] for track in by_track if track["adjacent_pairs"]
+    )
+    expression = [np.abs(pair.source_blendshapes - pair.output_blendshapes).mean() for pair in pairs]
+    strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
+    return {
+        "source_frames": tally.source_frames,
+        "output_frames": tally.output_frames,
+        "pts_errors": tally.pts_errors,
+        "face_frames": len(tally.face_frames),
+        "unchanged_frames": len(tally.unchanged),
+        "recognised_frames": len(known_sface | known_dlib),
+        "leak_frames": len(tally.unchanged | known_sface | known_dlib),
+        "faces_judged": tally.faces_judged,
+        "faces_lost": tally.faces_lost,
+        "stranger_share": _mean([float(stranger) for stranger in strangers]),
+        "sface_mean": _mean([pair.similarity for pair in pairs]),
+        "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
+        "dlib_mean": _mean([pair.distance for pair in pairs]),
+        "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
+        "adjacent_sface": round(adjacent / steps, 4) if steps else None,
+        "nme": _mean([pair.nme for pair in pairs]),
+        "nme_frontal": _mean([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
+        "pose_error_deg": _mean([pair.pose_error_deg for pair in pairs]),
+        "blendshape_mae": _mean([float(value) for value in expression]),
+        "correlation": _correlations(tracks),
+        "tracks": by_track,
+    }
+
+
+def audio_hashes(path: Path) -> list[str]:
+    """Return one SHA-256 per audio stream, over its packets as they are stored.
+
+    Raises:
+        InputError: the audio cannot be read.
+    """
+    import ffmpeg
+    import imageio_ffmpeg
+
+    from vidanon.stages.decode import probe
+
+    if probe(path).audio_streams == 0:
+        return []
+    stream = ffmpeg.input(str(path)).output("pipe:", map="0:a", c="copy", f="streamhash", hash="sha256")
+    try:
+        text, _ = stream.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error as error:
+        raise InputError(f"{path}: its audio cannot be read; check the file with a player") from error
+    return [line.rpartition("=")[2] for line in text.decode().split()]
+
+
+def evaluate_pair(
+    source: Path, output: Path, models: ModelStore, stride: int = 1, workers: int = 2
+) -> dict[str, Any]:
+    """Measure an anonymized video against its source.
+
+    Args:
+        source: the original.
+        output: what became of it.
+        models: where the models are.
+        stride: recognisers look at two neighbouring frames out of every ``stride`` (1: at all); frames, times
+            and unchanged faces are always checked on all.
+        workers: threads of the networks.
+
+    Returns:
+        Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
+        ``recognised_frames``: SFace or dlib takes source and output for one person. ``leak_frames``: either.
+        ``stranger_share``: share of judged faces that both recognisers call a stranger. Means are None where
+        nothing could be measured.
+
+    Raises:
+        InputError: a file is missing or no video, or the pictures differ in size.
+        ModelsError: a model, or dlib, is missing.
+    """
+    from vidanon.stages.decode import Decoder
+
+    comparison = _Comparison(models, max(stride, 1), workers)
+    tally = comparison.tally
+    with Decoder(source) as first, Decoder(output) as second:
+        if (first.info.width, first.info.height) != (second.info.width, second.info.height):
+            raise InputError(
+                f"{output}: its pictures are not of the size of {source}; compare matching files"
+            )
+        start_a = start_b = 0.0
+        for a, b in zip_longest(first, second):
+            tally.source_frames += a is not None
+            tally.output_frames += b is not None
+            if a is None or b is None:
+                continue
+            time_a, time_b = float(a.pts * first.info.time_base), float(b.pts * second.info.time_base)
+            if a.index == 0:
+                start_a, start_b = time_a, time_b
+            tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
+            comparison.add(a, b)
+    results = _results(tally)
+    results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
+    return results

@@ -1,0 +1,74 @@
+"""Face recognisers that judge the result and take no part in making it, with their thresholds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidanon.errors import ModelsError
+from vidanon.types import Float, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+# One pair of different people in a thousand passes (FAR 1e-3, pairs of LFW).
+SFACE_SAME_PERSON = 0.37
+"""SFace: cosine similarity above which two faces count as one person."""
+DLIB_SAME_PERSON = 0.535
+"""dlib ResNet: Euclidean distance below which two faces count as one person."""
+
+# dlib's five points: outer and inner corner of the eye on the right of the picture, the same on the left,
+# then the base of the nose. Mesh indices first, dlib's mean face (unit square without padding) second.
+_CHIP_POINT_IDS = (263, 362, 33, 133, 2)
+_CHIP_POINTS = np.array(
+    [
+        [0.8595674595992, 0.2134981538014],
+        [0.6460604764104, 0.2289674387677],
+        [0.1205750620789, 0.2137274526848],
+        [0.3340850613712, 0.2290642403242],
+        [0.4901123135679, 0.6277975316475],
+    ]
+)
+_CHIP_PADDING = 0.25
+_CHIP_PX = 150
+
+
+class DlibResNet:
+    """dlib's ResNet v1 face recogniser (King 2017), for the audit only.
+
+    Raises:
+        ModelsError: dlib is not installed, or the model file is missing.
+    """
+
+    def __init__(self, models: ModelStore) -> None:
+        try:
+            import dlib
+        except ImportError as error:
+            raise ModelsError("dlib is missing; install it with 'pip install dlib-bin'") from error
+        self._dlib: Any = dlib
+        self._model = dlib.face_recognition_model_v1(str(models.path("dlib-resnet")))
+
+    def __call__(self, image: UInt8, landmarks: Float) -> Float:
+        """Return the descriptor of one face.
+
+        Args:
+            image: uint8 RGB (height, width, 3).
+            landmarks: float32 (478, 2), face mesh, pixels.
+
+        Returns:
+            float32 (128,), compared by Euclidean distance.
+        """
+        return np.array(self._model.compute_face_descriptor(self.chip(image, landmarks)), np.float32)
+
+    def chip(self, image: UInt8, landmarks: Float) -> UInt8:
+        """Return the aligned picture that the recogniser sees, uint8 RGB (150, 150, 3)."""
+        dlib = self._dlib
+        targets = (_CHIP_POINTS + _CHIP_PADDING) / (1 + 2 * _CHIP_PADDING) * _CHIP_PX
+        chip_points, image_points = dlib.dpoints(), dlib.dpoints()
+        for target, point in zip(targets, landmarks[list(_CHIP_POINT_IDS)], strict=True):
+            chip_points.append(dlib.dpoint(*map(float, target)))
+            image_points.append(dlib.dpoint(*map(float, point)))
+        details = dlib.chip_details(chip_points, image_points, dlib.chip_dims(_CHIP_PX, _CHIP_PX))
+        chip: UInt8 = dlib.extract_image_chip(np.ascontiguousarray(image), details)
+        return chip

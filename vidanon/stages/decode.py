@@ -1,0 +1,258 @@
+"""Reading video: what a file holds, and its pictures one by one.
+
+With :mod:`vidanon.stages.encode` the only place that talks to FFmpeg (through PyAV). Only the first
+real video stream is read; cover art and further video streams are left out on purpose, as a second
+camera or a thumbnail would show the very faces that are to go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+
+from vidanon.errors import InputError
+from vidanon.types import Frame, UInt8, VideoInfo
+
+MAX_CONSECUTIVE_CORRUPT = 8
+"""Packets in a row that may fail before the rest of the file is given up."""
+
+DECODER_THREADS = 2
+
+# FFmpeg "plays" text files as terminal art; nobody means that.
+_TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
+_FALLBACK_RATE = Fraction(25)
+
+
+def open_source(path: Path) -> InputContainer:
+    """Open a file for demuxing.
+
+    Raises:
+        InputError: missing, not a file, empty, unreadable, or nothing FFmpeg knows as a video.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; name one video file")
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty; get a complete copy")
+        # An absolute path cannot be taken for a URL or a protocol.
+        container = av.open(str(path.resolve()), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        reason = (
+            "not readable" if isinstance(error, PermissionError) else "not a video, or damaged beyond use"
+        )
+        raise InputError(f"{path}: {reason} ({_short(error)}); give a video file") from error
+    if container.format.name in _TEXT_FORMATS:
+        container.close()
+        raise InputError(f"{path}: not a video (a text file); give a video file")
+    return container
+
+
+def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
+    """The stream whose pictures are used: the first that is not cover art.
+
+    Raises:
+        InputError: there is none, or FFmpeg has no decoder for it.
+    """
+    for stream in container.streams.video:
+        if stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails):
+            continue
+        # PyAV gives no codec context where no decoder is built in.
+        if stream.codec_context is None:
+            raise InputError(f"{path}: no decoder for its video stream; convert it to H.264 first")
+        return stream
+    raise InputError(f"{path}: no video stream in it; give a file with pictures")
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator[av.Packet[Stream] | None]:
+    """Packets in file order; ``None`` stands for a place in the file that could not be read.
+
+    The last packets are PyAV's empty ones (``size`` 0, ``dts`` None), which flush a decoder. The caller
+    bounds the number of ``None`` in a row.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except (av.FFmpegError, OSError):
+            yield None
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the file holds. Decodes its first picture, which is where rotation and depth are certain.
+
+    Raises:
+        InputError: missing, empty, not a video, no video stream, or no picture that can be decoded.
+    """
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        first = next(_pictures(container, stream, _Damage()), None)
+        if first is None:
+            raise InputError(f"{path}: holds no picture that can be decoded; get a complete copy")
+        turns, _ = _orientation(first)
+        width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
+        assert stream.time_base is not None, "an opened stream has a time base"
+        return VideoInfo(
+            path=path,
+            width=width,
+            height=height,
+            time_base=stream.time_base,
+            average_rate=stream.average_rate or stream.guessed_rate or _FALLBACK_RATE,
+            frame_count=stream.frames,
+            rotation_deg=turns * 90,
+            codec=stream.codec_context.name,
+            bit_depth=max(component.bits for component in first.format.components),
+            audio_streams=len(container.streams.audio),
+        )
+
+
+class Decoder:
+    """The pictures of one video, in display order and orientation; a context manager, read once.
+
+    Attributes:
+        info: what :func:`probe` found.
+        corrupt_packets: packets skipped so far because they could not be read or decoded.
+        ended_early: True when more than ``MAX_CONSECUTIVE_CORRUPT`` packets in a row failed and the
+            rest of the file was given up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Probe the file.
+
+        Raises:
+            InputError: as :func:`probe`.
+        """
+        self.info = probe(path)
+        self._damage = _Damage()
+        self._container: InputContainer | None = None
+
+    @property
+    def corrupt_packets(self) -> int:
+        """Packets skipped so far."""
+        return self._damage.total
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the rest of the file was given up."""
+        return self._damage.hopeless
+
+    def __enter__(self) -> Decoder:
+        self._container = open_source(self.info.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield every picture once.
+
+        Time stamps rise strictly: a picture without one, or with one not after its predecessor's (broken
+        files only), is put one tick after the predecessor.
+        """
+        if self._container is None:
+            raise RuntimeError("use Decoder in a with statement")
+        stream = video_stream(self._container, self.info.path)
+        last: int | None = None
+        for index, picture in enumerate(_pictures(self._container, stream, self._damage)):
+            pts = picture.pts if picture.pts is not None else 0
+            if last is not None and pts <= last:
+                pts = last + 1
+            last = pts
+            yield Frame(index=index, pts=pts, image=self._upright(picture))
+
+    def _upright(self, picture: av.VideoFrame) -> UInt8:
+        """RGB in display orientation, in the size of the first picture (a stream may change its size)."""
+        turns, mirrored = _orientation(picture)
+        width, height = self.info.width, self.info.height
+        if turns % 2:
+            width, height = height, width
+        image = picture.to_ndarray(format="rgb24", width=width, height=height)
+        if mirrored:
+            image = image[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image, turns), dtype=np.uint8)
+
+
+class _Damage:
+    """Counts packets that failed, in total and in a row."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.in_a_row = 0
+
+    @property
+    def hopeless(self) -> bool:
+        return self.in_a_row > MAX_CONSECUTIVE_CORRUPT
+
+    def note(self) -> None:
+        self.total += 1
+        self.in_a_row += 1
+
+
+def _pictures(container: InputContainer, stream: av.VideoStream, damage: _Damage) -> Iterator[av.VideoFrame]:
+    """Decode in display order; skip what is damaged, stop where ``damage`` is hopeless."""
+    # Set explicitly: PyAV's automatic threading is known to hang beside torch.
+    stream.thread_type = "FRAME"
+    stream.thread_count = DECODER_THREADS
+    for packet in packets(container, stream):
+        if packet is None or packet.is_corrupt:
+            damage.note()
+        elif packet.size == 0:
+            break
+        else:
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                damage.note()
+            else:
+                damage.in_a_row = 0
+                yield from decoded
+        if damage.hopeless:
+            break
+    yield from _drain(stream, damage)
+
+
+def _drain(stream: av.VideoStream, damage: _Damage) -> Iterator[av.VideoFrame]:
+    """The pictures that the decoder still holds back."""
+    for _ in range(MAX_CONSECUTIVE_CORRUPT):
+        try:
+            yield from stream.decode(None)
+        except EOFError:
+            return
+        except av.FFmpegError:
+            damage.total += 1
+        else:
+            return
+
+
+def _orientation(picture: av.VideoFrame) -> tuple[int, bool]:
+    """Quarter turns counter-clockwise (0..3), to apply after an optional left-right mirroring.
+
+    The display matrix maps stored (x, y) to displayed (a x + c y, b x + d y), y down, 16.16 fixed point
+    (FFmpeg, libavutil/display.h). Angles that are no multiple of 90 degrees are rounded to one.
+    """
+    side_data = picture.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 0, False
+    a, b, _, c, d = (int(value) for value in np.frombuffer(side_data, dtype=np.int32)[:5])
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return round(math.degrees(math.atan2(-b, a)) / 90) % 4, mirrored
+
+
+def _short(error: BaseException) -> str:
+    """The reason of an FFmpeg or system error, without number and path."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Measuring a result against its source: what a leak, a stranger, a lost frame and a turned head look like."""
+"""What a leak, a stranger, a lost frame and a turned head look like in the numbers."""
 
 import json
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
 
 def test_videos_of_different_size_are_refused(clip: Path, store: ModelStore, tmp_path: Path) -> None:
     small = reencode(clip, tmp_path / "small.mp4", ("scale", {"w": 320, "h": 180}))
-    with pytest.raises(InputError, match="small.mp4.*size"):
+    with pytest.raises(InputError, match="of the size of"):
         evaluate_pair(clip, small, store)
 
 
@@ -169,7 +169,7 @@ def test_clips_are_found_by_the_beginning_of_their_names(tmp_path: Path) -> None
 def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_text("not a video")
-    with pytest.raises(InputError, match="broken.mp4"):
+    with pytest.raises(InputError, match=r"broken\.mp4"):
         shorten(broken, tmp_path / "out.mkv", 3)
 
 

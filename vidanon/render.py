@@ -238,9 +238,12 @@ def render(
             published under its final name.
         InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
+    import cv2
+
     from vidanon.stages.decode import Decoder
     from vidanon.stages.encode import Encoder
 
+    cv2.setNumThreads(1)  # the worker threads already fill the cores
     summary = RenderSummary()
     renderer = Renderer(plan, settings, models, summary)
     ahead = settings.runtime.workers + 1

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
 
 LANDMARK_COUNT = 478
 BLENDSHAPE_COUNT = 52

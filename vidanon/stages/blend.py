@@ -1,6 +1,7 @@
 """Put the warped face into the frame: mask, colour and light, feathered seam.
 
-All work happens on a region of interest around the face.
+All work happens on a region of interest around the face. Mask, statistics and light are smooth, so they
+are computed on a small copy of the region; only the last two steps touch every pixel.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 
 from vidanon.stages.mesh import FACE_OVAL
-from vidanon.types import Float, UInt8
+from vidanon.types import Bool, Float, UInt8
 
 GROW = 0.04
 """The mask reaches past the face oval by this share of the face width."""
@@ -18,13 +19,21 @@ HAIR_LAB = 26.0
 LIGHT_SIGMA = 0.16
 """Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
+SMALL_PX = 160
+"""Longer side of the small copy."""
 _LAB_WEIGHT = np.array([0.7, 1.0, 1.0], np.float32)
+_YCC_FROM_RGB = np.array(
+    [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
+)
+"""Luma and chroma of JPEG (BT.601), where gain on chroma changes saturation only."""
+_GAIN_LOW = np.array([0.75, 0.0, 0.0], np.float32)
+_GAIN_HIGH = np.array([1.25, 1.3, 1.3], np.float32)
 
 
 def face_width(landmarks: Float) -> float:
     """Distance between the two sides of the face oval, pixels, or its height where that is larger."""
-    oval = landmarks[list(FACE_OVAL)]
-    return float(max(np.ptp(oval[:, 0]), np.ptp(oval[:, 1]) * 0.75, 1.0))
+    extent = np.ptp(landmarks[list(FACE_OVAL)], axis=0)
+    return max(float(extent[0]), float(extent[1]) * 0.75, 1.0)
 
 
 def region_of_interest(landmarks: Float, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
@@ -50,71 +59,69 @@ def _outline(landmarks: Float, forehead: float) -> tuple[Float, Float]:
     up = up / max(float(np.linalg.norm(up)), 1e-6)
     height = np.clip((outward @ up), 0, 1)[:, None]
     raised = grown + up * (forehead * width) * height
-    return grown.astype(np.float32), raised.astype(np.float32)
+    return np.asarray(grown, np.float32), np.asarray(raised, np.float32)
 
 
-def _fill(polygon: Float, region: tuple[int, int, int, int]) -> Float:
-    x0, y0, x1, y1 = region
-    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    points = np.round((polygon - (x0, y0)) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [points], 255, cv2.LINE_AA, shift=4)
-    return mask.astype(np.float32) / 255
+def _fill(polygon: Float, shape: tuple[int, ...]) -> Float:
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+    return np.asarray(mask / 255, np.float32)
 
 
-def _skin_likeness(lab: Float, skin: Float) -> Float:
-    distance = np.linalg.norm((lab - skin) * _LAB_WEIGHT, axis=2)
-    return np.clip(1.6 - distance / HAIR_LAB, 0, 1).astype(np.float32)
+def _lab(image: Float) -> Float:
+    return np.asarray(cv2.cvtColor(image / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
-def _lab(image: UInt8) -> Float:
-    return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+def _skin_likeness(lab: Float, sure: Bool) -> Float:
+    distance = np.linalg.norm((lab - np.median(lab[sure], axis=0)) * _LAB_WEIGHT, axis=2)
+    return np.asarray(np.clip(1.6 - distance / HAIR_LAB, 0, 1), np.float32)
 
 
-def _rgb(lab: Float) -> Float:
-    return np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * np.float32(255)
-
-
-def _match_colour(generated: Float, source: Float, weight: Float, sigma_px: float) -> Float:
-    """Give the generated face the source's colour statistics and low-frequency light (Lab, in and out)."""
-    total = max(float(weight.sum()), 1e-6)
-    mean_g = (generated * weight[..., None]).sum((0, 1)) / total
-    mean_s = (source * weight[..., None]).sum((0, 1)) / total
-    std_g = np.sqrt(((generated - mean_g) ** 2 * weight[..., None]).sum((0, 1)) / total) + 1e-3
-    std_s = np.sqrt(((source - mean_s) ** 2 * weight[..., None]).sum((0, 1)) / total)
-    gain = np.clip(std_s / std_g, (0.75, 0.0, 0.0), (1.25, 1.3, 1.3))
-    matched = (generated - mean_g) * gain + mean_s
-    step = max(1, int(sigma_px / 4))
-    size = (max(2, weight.shape[1] // step), max(2, weight.shape[0] // step))
-    stacked = np.dstack([(source - matched) * weight[..., None], weight]).astype(np.float32)
-    small = cv2.resize(stacked, size, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), max(sigma_px / step, 0.5))
-    light = small[..., :3] / np.maximum(small[..., 3:], 1e-2)
-    light = cv2.resize(light, (weight.shape[1], weight.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(matched + LIGHT_KEEP * np.clip(light, -25, 25), np.float32)
-
-
-def face_mask(
-    source_lab: Float,
-    generated_lab: Float,
-    landmarks: Float,
-    region: tuple[int, int, int, int],
-    forehead: float,
-) -> tuple[Float, Float]:
-    """Return the hard inner oval and the whole mask with the forehead, float32 (h, w), 0..1.
+def face_mask(source: Float, generated: Float, landmarks: Float, forehead: float) -> tuple[Float, Float]:
+    """Return the grown oval and the whole mask with the forehead, both float32 (h, w), 0..1.
 
     Above the oval the source's hair stays in front and the generated hair stays out: a pixel belongs to
     the mask only as far as both faces show skin there.
+
+    Args:
+        source: float32 RGB (h, w, 3), 0..255.
+        generated: the same, the new face in the same geometry.
+        landmarks: float32 (478, 2), pixels of these pictures.
+        forehead: how far the mask reaches above the face oval, in face widths.
     """
     oval, raised = _outline(landmarks, forehead)
-    inner = _fill(oval, region)
-    whole = _fill(raised, region)
+    inner, whole = _fill(oval, source.shape), _fill(raised, source.shape)
     sure = inner > 0.99
     if not sure.any():
         return inner, whole
-    skin_s, skin_g = np.median(source_lab[sure], axis=0), np.median(generated_lab[sure], axis=0)
-    skin = np.minimum(_skin_likeness(source_lab, skin_s), _skin_likeness(generated_lab, skin_g))
+    skin = np.minimum(_skin_likeness(_lab(source), sure), _skin_likeness(_lab(generated), sure))
     skin = cv2.GaussianBlur(skin, (0, 0), max(0.012 * face_width(landmarks), 0.5))
     return inner, np.maximum(inner, whole * skin)
+
+
+def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float) -> tuple[Float, Float]:
+    """Find what gives the generated face the source's colour statistics and low-frequency light.
+
+    Args:
+        source: float32 RGB (h, w, 3), 0..255.
+        generated: the same, the new face.
+        weight: float32 (h, w), where both show the face.
+        sigma_px: blur of the light that is carried over.
+
+    Returns:
+        matrix float32 (3, 3) and offset float32 (h, w, 3): ``matched = generated @ matrix.T + offset``.
+    """
+    share = (weight / max(float(weight.sum()), 1e-6))[..., None]
+    mean_s, mean_g = (source * share).sum((0, 1)), (generated * share).sum((0, 1))
+    var_s = ((((source - mean_s) @ _YCC_FROM_RGB.T) ** 2) * share).sum((0, 1))
+    var_g = ((((generated - mean_g) @ _YCC_FROM_RGB.T) ** 2) * share).sum((0, 1))
+    gain = np.clip(np.sqrt(var_s / (var_g + 1e-3)), _GAIN_LOW, _GAIN_HIGH)
+    matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
+    base = mean_s - matrix @ mean_g
+    residual = (source - generated @ matrix.T - base) * weight[..., None]
+    light = cv2.GaussianBlur(np.dstack([residual, weight]).astype(np.float32), (0, 0), max(sigma_px, 0.5))
+    light = np.clip(light[..., :3] / np.maximum(light[..., 3:], 1e-2), -60, 60)
+    return matrix, (base + LIGHT_KEEP * light).astype(np.float32)
 
 
 def blend(
@@ -137,11 +144,18 @@ def blend(
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
-    width = face_width(landmarks)
-    source_lab, generated_lab = _lab(patch), _lab(warped)
-    inner, whole = face_mask(source_lab, generated_lab, landmarks, region, forehead)
-    matched = _match_colour(generated_lab, source_lab, inner, LIGHT_SIGMA * width)
+    full = (x1 - x0, y1 - y0)
+    scale = min(1.0, SMALL_PX / max(full))
+    small = (max(2, round(full[0] * scale)), max(2, round(full[1] * scale)))
+    ratio = np.array([small[0] / full[0], small[1] / full[1]], np.float32)
+    points = ((landmarks - (x0, y0) + 0.5) * ratio - 0.5).astype(np.float32)
+    source = cv2.resize(patch, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    generated = cv2.resize(warped, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    width = face_width(points)
+    inner, whole = face_mask(source, generated, points, forehead)
+    matrix, offset = match_colour(source, generated, inner, LIGHT_SIGMA * width)
     soft = cv2.GaussianBlur(whole, (0, 0), max(feather * width / 2, 0.6))
-    alpha = np.clip(soft * 2 - 0.6, 0, 1)[..., None]
-    blended = _rgb(matched) * alpha + patch.astype(np.float32) * (1 - alpha)
-    patch[:] = np.round(blended).astype(np.uint8)
+    alpha = cv2.resize(np.clip(soft * 2 - 0.6, 0, 1), full, interpolation=cv2.INTER_LINEAR)
+    light = cv2.resize(offset, full, interpolation=cv2.INTER_LINEAR)
+    matched = cv2.add(cv2.transform(warped.astype(np.float32), matrix), light)
+    patch[:] = cv2.blendLinear(patch.astype(np.float32), matched, 1 - alpha, alpha).clip(0, 255).round()

@@ -19,8 +19,8 @@ FOLLOW_POSE = 0.75
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
 SMOOTHING = 1e-4
-GRID_PX = 8
-"""Spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
+GRID_MIN_PX = 8
+"""Least spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
 
 
 def fit_similarity(source: Float, target: Float) -> Float:
@@ -89,17 +89,17 @@ def warp_to_frame(
     spline = RBFInterpolator(
         (target[points] - center) / scale, generated[points], kernel="thin_plate_spline", smoothing=SMOOTHING
     )
-    columns = max(2, (x1 - x0 - 1) // GRID_PX + 2)
-    rows = max(2, (y1 - y0 - 1) // GRID_PX + 2)
-    xs, ys = np.linspace(x0, x1 - 1, columns), np.linspace(y0, y1 - 1, rows)
+    step = max(GRID_MIN_PX, (x1 - x0) // 40)
+    columns, rows = (x1 - x0) // step + 3, (y1 - y0) // step + 3
+    xs = x0 + (np.arange(columns) - 0.5) * step - 0.5
+    ys = y0 + (np.arange(rows) - 0.5) * step - 0.5
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     coarse = spline((grid - center) / scale).reshape(rows, columns, 2).astype(np.float32)
-    dense_x = np.linspace(0, columns - 1, x1 - x0, dtype=np.float32)
-    dense_y = np.linspace(0, rows - 1, y1 - y0, dtype=np.float32)
-    sample_x, sample_y = np.meshgrid(dense_x, dense_y)
-    picture_from_frame = cv2.remap(coarse, sample_x, sample_y, cv2.INTER_LINEAR)
+    dense = cv2.resize(coarse, (columns * step, rows * step), interpolation=cv2.INTER_LINEAR)
+    picture_from_frame = dense[step : step + y1 - y0, step : step + x1 - x0]
     shrink = len(picture) / max(scale * 1.6, 1.0)
     if shrink > 2:
-        picture = cv2.GaussianBlur(picture, (0, 0), shrink / 3)
-    drawn = cv2.remap(picture, picture_from_frame, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), shrink / 3), np.uint8)
+    map_x, map_y = cv2.split(picture_from_frame)
+    drawn = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(drawn, np.uint8)

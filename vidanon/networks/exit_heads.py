@@ -1,0 +1,89 @@
+"""Early exits of the generator: smaller pictures at a fraction of the cost.
+
+A face of 120 px on screen gains nothing from 1024 px. A small trained head turns the features after the 64,
+128 or 256 px block into a picture of twice that size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidanon.networks.generator import FULL_PX, WIDTHS, Generator, Modulation, inverse_haar, load_generator
+from vidanon.networks.mapper import load_weights
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+EXITS_PX = (128, 256, 512)
+"""Side lengths of the pictures that a trained head makes."""
+
+_HIDDEN = 48
+
+
+class ExitHead(nn.Module):
+    """Features of one block to wavelet coefficients of a picture of twice their size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.modulation1 = Modulation(channels)
+        self.conv1 = nn.Conv2d(channels, _HIDDEN, 1)
+        self.modulation2 = Modulation(_HIDDEN)
+        self.conv2 = nn.Conv2d(_HIDDEN, 12, 3, padding=1)
+        self.skip = nn.Conv2d(channels, 12, 1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map features (n, channels, h, h) and w (n, 512) to RGB (n, 3, 2h, 2h), about [-1, 1]."""
+        hidden = functional.leaky_relu(self.conv1(self.modulation1(x, w)), 0.2)
+        return inverse_haar(self.conv2(self.modulation2(hidden, w)) + self.skip(x))
+
+
+def new_heads() -> nn.ModuleDict:
+    """Build untrained heads, by the side length of their picture as a string."""
+    return nn.ModuleDict({str(px): ExitHead(WIDTHS[px // 2]) for px in EXITS_PX})
+
+
+class ExitGenerator(nn.Module):
+    """The generator up to one exit."""
+
+    def __init__(self, generator: Generator, exit_px: int, head: ExitHead | None = None) -> None:
+        """Cut the generator.
+
+        Args:
+            generator: the full generator.
+            exit_px: side length of the picture: 128, 256, 512, or 1024 for the full generator.
+            head: trained head of this exit; None only for 1024.
+
+        Raises:
+            ValueError: there is no such exit, or the head is missing or one too many.
+        """
+        super().__init__()
+        if exit_px not in (*EXITS_PX, FULL_PX) or (head is None) != (exit_px == FULL_PX):
+            raise ValueError(f"no exit at {exit_px} px with {'no' if head is None else 'a'} head")
+        self.exit_px = exit_px
+        self.generator = generator
+        self.head = head
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Map float32 w (n, 512) to RGB (n, 3, exit_px, exit_px), about [-1, 1]."""
+        x = self.generator.features(w, self.exit_px // 2)
+        return self.generator.picture(x, w) if self.head is None else self.head(x, w)
+
+
+def load_exit_generator(models: ModelStore, exit_px: int) -> ExitGenerator:
+    """Build one exit with the weights of the package, frozen, in evaluation mode.
+
+    Raises:
+        ModelsError: the generator's file or the package's weights are missing.
+        ValueError: there is no such exit.
+    """
+    generator = load_generator(models)
+    head = None
+    if exit_px in EXITS_PX:
+        prefix = f"{exit_px}."
+        weights = load_weights("exits.safetensors")
+        head = ExitHead(WIDTHS[exit_px // 2])
+        head.load_state_dict({k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)})
+    return ExitGenerator(generator, exit_px, head).eval().requires_grad_(False)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vidanon.compare import audio_hashes, evaluate_pair
-from vidanon.errors import InputError, ModelsError
-from vidanon.evaluate import find_clips, format_table, shorten
+from vidanon.errors import InputError, JobsError, ModelsError
+from vidanon.evaluate import evaluate_clips, find_clips, format_table, shorten
 from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, iou, is_unchanged
 from vidanon.models.registry import ModelStore
 
@@ -182,3 +182,15 @@ def test_table_lines_up_and_marks_what_was_not_measured() -> None:
     assert len({len(line) for line in lines}) == 1
     assert "NO" in lines[1] and "0.012" in lines[1] and " - " in lines[1]
     assert "0.500" in lines[2]
+
+
+def test_a_clip_that_fails_is_reported_and_the_command_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_text("not a video")
+    numbers = tmp_path / "numbers.json"
+
+    with pytest.raises(JobsError, match=r"1 of 1 clips.*broken\.mp4"):
+        evaluate_clips(tmp_path, max_frames=3, results_file=numbers)
+    assert "broken.mp4" in capsys.readouterr().out
+    assert json.loads(numbers.read_text())[0]["clip"] == "broken.mp4"

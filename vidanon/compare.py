@@ -288,13 +288,13 @@ def evaluate_pair(
     """
     from vidanon.stages.decode import Decoder
 
-    comparison = _Comparison(models, max(stride, 1), workers)
-    tally = comparison.tally
     with Decoder(source) as first, Decoder(output) as second:
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
+        comparison = _Comparison(models, max(stride, 1), workers)
+        tally = comparison.tally
         start_a = start_b = 0.0
         for a, b in zip_longest(first, second):
             tally.source_frames += a is not None

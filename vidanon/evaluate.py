@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidanon.compare import evaluate_pair
-from vidanon.errors import InputError, ModelsError
+from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.measures import SIGNAL_NAMES
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def evaluate_clips(
         stage), ``fps`` and, when asked for, ``deface_fps`` and ``speed_ratio``.
 
     Raises:
-        InputError: no clip matches, or one cannot be used.
+        InputError: no clip matches.
+        JobsError: some clips could not be used or anonymized; the others were measured and reported.
         ModelsError: a model, dlib or deface is missing.
     """
     import tempfile
@@ -64,12 +65,21 @@ def evaluate_clips(
     sources = find_clips(folder, clips)
     with tempfile.TemporaryDirectory(prefix="vidanon-") as scratch:
         for source in tqdm(sources, desc="evaluate", unit="clip", disable=None):
-            results.append(
-                _evaluate_clip(source, Path(scratch), models, settings, max_frames, compare_deface, stride)
-            )
+            try:
+                result = _evaluate_clip(
+                    source, Path(scratch), models, settings, max_frames, compare_deface, stride
+                )
+            except (InputError, UnsafeError) as error:
+                # The other clips are still worth measuring; the failure is reported at the end.
+                result = {"clip": source.name, "error": str(error)}
+            results.append(result)
     print(format_table(results))
     target = results_file or Path("evaluation.json")
     target.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print(f"all numbers: {target}")
+    failed = [f"{result['clip']} ({result['error']})" for result in results if "error" in result]
+    if failed:
+        raise JobsError(f"{len(failed)} of {len(results)} clips could not be evaluated: {'; '.join(failed)}")
     return results
 
 
@@ -181,7 +191,7 @@ def format_table(results: Sequence[dict[str, Any]]) -> str:
     rows = [[title for title, _ in _COLUMNS] + list(SIGNAL_NAMES)]
     for result in results:
         values = [result.get(key) for _, key in _COLUMNS]
-        values += [result["correlation"].get(signal) for signal in SIGNAL_NAMES]
+        values += [result.get("correlation", {}).get(signal) for signal in SIGNAL_NAMES]
         rows.append([_cell(value) for value in values])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(

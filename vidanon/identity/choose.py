@@ -1,0 +1,137 @@
+"""Choose a fictional person for everyone in a video.
+
+The new face must be a stranger to the person it replaces and to everyone else in the video (hard limits on
+SFace similarity), of the same apparent sex and age group (hard), and should ask for little change of age,
+skin tone and hairline (a cost). Among the best few a secret key decides, so the choice cannot be repeated
+without the key and repeats exactly with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidanon.errors import SettingsError, UnsafeError
+from vidanon.identity.bank import Bank, load_bank
+from vidanon.types import Float, IdentityCode
+
+KEY_BYTES = 32
+MIN_KEY_BYTES = 16
+
+# SFace cosine similarity; two pictures count as one person from .37 on (FAR 1e-3 on LFW).
+SOURCE_LIMITS = (0.20, 0.24, 0.28)
+OTHERS_LIMIT = 0.35
+
+ADULT_YEARS = 14.0
+DRAW_FROM = 8
+
+# Differences that cost as much as one another.
+AGE_UNIT_YEARS = 12.0
+SKIN_UNIT_LAB = np.array([15.0, 8.0, 8.0], np.float32)
+SEX_UNIT = 0.5
+FRINGE_FREE_LAB = 12.0
+FRINGE_UNIT_LAB = 10.0
+SIMILARITY_UNIT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a person in the video; held in memory only.
+
+    Attributes:
+        embedding: float32 (128,), unit length, SFace, averaged over the person's track.
+        skin_lab: float32 (3,), CIE L*a*b* of the cheeks (L* 0..100, D65); NaN where unknown.
+    """
+
+    embedding: Float
+    skin_lab: Float
+
+
+def load_key(key_file: str) -> bytes:
+    """Return the secret that decides the choice: the content of ``key_file``, or random bytes when "".
+
+    Raises:
+        SettingsError: the file cannot be read or holds fewer than 16 bytes.
+    """
+    if not key_file:
+        return secrets.token_bytes(KEY_BYTES)
+    try:
+        key = Path(key_file).read_bytes()
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise SettingsError(f"key file {key_file} cannot be read ({reason}); check the path") from error
+    if len(key) < MIN_KEY_BYTES:
+        raise SettingsError(f"key file {key_file} holds {len(key)} bytes; give it {MIN_KEY_BYTES} or more")
+    return key
+
+
+def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
+    """Choose a new face for every person of one video, each a different one.
+
+    Args:
+        profiles: by person number; who has a lower number chooses first.
+        key: secret; the same key and profiles give the same choice byte for byte.
+
+    Raises:
+        UnsafeError: no one in the bank is permitted for a person.
+    """
+    bank = load_bank()
+    codes: dict[int, IdentityCode] = {}
+    chosen: list[int] = []
+    for person in sorted(profiles):
+        others = [profiles[other].embedding for other in sorted(profiles) if other != person]
+        permitted = _permitted(bank, profiles[person], others, chosen)
+        if len(permitted) == 0:
+            raise UnsafeError(
+                f"person {person}: no fictional face is different enough from everyone in the video; "
+                "cut the video into parts with fewer people"
+            )
+        cost = _cost(bank, profiles[person])[permitted]
+        best = permitted[np.argsort(cost, kind="stable")[:DRAW_FROM]]
+        index = int(best[_draw(key, person, len(best))])
+        chosen.append(index)
+        codes[person] = IdentityCode(bank.name(index), bank.embeddings[index].copy(), bank.w[index].copy())
+    return codes
+
+
+def _permitted(bank: Bank, profile: Profile, others: list[Float], chosen: list[int]) -> npt.NDArray[np.intp]:
+    """Return the rows that keep every hard limit, at the strictest source limit that leaves any."""
+    female, age = bank.read(profile.embedding)
+    fits = ((bank.female > 0.5) == (female > 0.5)) & ((bank.age < ADULT_YEARS) == (age < ADULT_YEARS))
+    fits[chosen] = False
+    for embedding in [*others, *bank.embeddings[chosen]]:
+        fits &= bank.embeddings @ embedding < OTHERS_LIMIT
+    to_source = bank.embeddings @ profile.embedding
+    for limit in SOURCE_LIMITS:
+        rows = np.flatnonzero(fits & (to_source < limit))
+        if len(rows):
+            return rows
+    return np.empty(0, np.intp)
+
+
+def _cost(bank: Bank, profile: Profile) -> Float:
+    """Return how much each row would change what should stay (n,); lower is better.
+
+    Of two strangers the nearer one keeps more of ancestry and build, hence the last term.
+    """
+    female, age = bank.read(profile.embedding)
+    skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
+    cost = (
+        ((bank.age - age) / AGE_UNIT_YEARS) ** 2
+        + (skin**2).sum(axis=1)
+        + ((bank.female - female) / SEX_UNIT) ** 2
+        + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
+        - bank.embeddings @ profile.embedding / SIMILARITY_UNIT
+    )
+    return cost.astype(np.float32)
+
+
+def _draw(key: bytes, person: int, count: int) -> int:
+    digest = hmac.new(key, f"person {person}".encode(), hashlib.sha256).digest()
+    return int.from_bytes(digest, "big") % count

@@ -13,7 +13,6 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import click
 import numpy as np
@@ -99,14 +98,14 @@ def start_at_least_squares(heads: nn.ModuleDict, samples: list[Sample]) -> None:
         ridge = _RIDGE * gram.diagonal().mean() * torch.eye(size)
         solution = torch.linalg.solve(gram + ridge, cross).T
         head = heads[str(px)]
-        with torch.no_grad():
-            head.skip.weight.copy_(solution[:, :-1, None, None])
-            head.skip.bias.copy_(solution[:, -1])
-            for modulation in (head.modulation1, head.modulation2):
-                modulation.affine.weight.mul_(0.1)
-                modulation.affine.bias.fill_(1.0)
-            head.conv2.weight.zero_()
-            head.conv2.bias.zero_()
+        state = head.state_dict()
+        state |= {"skip.weight": solution[:, :-1, None, None], "skip.bias": solution[:, -1]}
+        for name in ("modulation1", "modulation2"):
+            state[f"{name}.affine.weight"] *= 0.1
+            state[f"{name}.affine.bias"].fill_(1.0)
+        state["conv2.weight"].zero_()
+        state["conv2.bias"].zero_()
+        head.load_state_dict(state)
 
 
 def step_loss(heads: nn.ModuleDict, batch: list[Sample], rng: np.random.Generator) -> Tensor:
@@ -244,4 +243,4 @@ def _describe(values: dict[int, float]) -> str:
 
 
 if __name__ == "__main__":
-    cast(click.Command, main)()
+    main()

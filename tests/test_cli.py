@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import vidanon
 import vidanon.errors
-import vidanon.render
+import vidanon.renderer
 from vidanon import api
 from vidanon.cli import main
 from vidanon.errors import ExitCode
@@ -184,7 +184,7 @@ def test_a_run_that_ends_early_leaves_nothing(
         target.write_bytes(b"half a video")
         raise error
 
-    monkeypatch.setattr(sys.modules["vidanon.render"], "render", fail)
+    monkeypatch.setattr(sys.modules["vidanon.renderer"], "render", fail)
     check_refused(run("anonymize", clip, "--quiet"), code)
     assert list(clip.parent.iterdir()) == [clip]
 

@@ -140,7 +140,7 @@ def render_plan(
         SettingsError: the plan was made from a video of another size.
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
     """
-    from vidanon.render import render
+    from vidanon.renderer import render
     from vidanon.stages.decode import probe
     from vidanon.stages.encode import publish, temporary_path
 

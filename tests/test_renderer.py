@@ -1,0 +1,128 @@
+"""The render pass's own machinery: order, look-ahead, smoothing, choice of exit."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidanon import renderer as render
+from vidanon.audit import SpotCheck
+from vidanon.errors import UnsafeError
+from vidanon.models.registry import ModelStore
+from vidanon.settings import Settings
+from vidanon.stages import gate, synthesize
+from vidanon.types import Float, IdentityCode, Plan, Track, UInt8, VideoInfo
+
+
+def test_results_come_in_order_and_few_are_in_flight() -> None:
+    taken: list[int] = []
+
+    def items():  # type: ignore[no-untyped-def]
+        for index in range(40):
+            taken.append(index)
+            yield index
+
+    def work(index: int) -> int:
+        time.sleep(0.002 if index % 3 else 0.006)
+        return index
+
+    with ThreadPoolExecutor(2) as pool:
+        for done, result in enumerate(render._ordered_map(pool, work, items(), ahead=3)):
+            assert result == done
+            assert len(taken) - done <= 5
+
+
+def test_an_error_in_a_worker_reaches_the_caller() -> None:
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ZeroDivisionError):
+        list(render._ordered_map(pool, lambda x: 1 / x, [1, 0, 2], ahead=2))
+
+
+@given(st.integers(0, 30), st.integers(1, 5))
+def test_every_item_is_a_centre_once_with_all_its_neighbours(count: int, reach: int) -> None:
+    seen = list(render._windowed(range(count), reach, lambda w, c: (w[c], list(w))))  # type: ignore[arg-type,return-value,misc]
+    assert [center for center, _ in seen] == list(range(count))
+    for center, window in seen:
+        wanted = set(range(max(0, center - reach), min(count, center + reach + 1)))
+        assert wanted <= set(window)
+        assert len(window) <= 2 * reach + 1
+
+
+def test_smoothing_keeps_a_constant_and_does_not_lag() -> None:
+    constant = [np.full(512, 2.0, np.float32)] * 9
+    np.testing.assert_allclose(synthesize.smooth_latents(constant, 4), constant[0], rtol=1e-6)
+    ramp = [np.full(512, float(i), np.float32) for i in range(9)]
+    smoothed = synthesize.smooth_latents(ramp, 4)
+    assert smoothed is not None
+    assert smoothed[0] == pytest.approx(4.0, abs=1e-5)
+    assert synthesize.smooth_latents([*ramp[:4], None, *ramp[5:]], 4) is None
+
+
+@pytest.mark.parametrize(("side_px", "exit_px"), [(80, 128), (150, 128), (200, 256), (400, 512), (2000, 512)])
+def test_the_exit_fits_the_size_on_screen(side_px: float, exit_px: int) -> None:
+    transform = np.tile(np.array([[1 / side_px, 0, 0], [0, 1 / side_px, 0]], np.float32), (5, 1, 1))
+    transform[2] = np.nan
+    assert synthesize.exit_for_face(transform) == exit_px
+
+
+def test_a_recognisable_track_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Same:
+        def __init__(self, models: object, workers: int) -> None: ...
+
+        def __call__(self, image: UInt8, landmarks: Float) -> Float:
+            return np.eye(1, 128, dtype=np.float32)[0]
+
+    monkeypatch.setattr("vidanon.audit.SFace", Same)
+    check = SpotCheck(ModelStore(), 1)
+    image = np.zeros((4, 4, 3), np.uint8)
+    check.measure(3, image, image, np.zeros((478, 2), np.float32))
+    with pytest.raises(UnsafeError, match="track 3"):
+        check.require_unrecognisable()
+
+
+class _Noise:
+    """A generator that returns noise: no landmarks are found, so nothing may be shown."""
+
+    def __init__(self, models: object, device: str, workers: int) -> None: ...
+
+    def prepare(self, exit_px: int) -> None: ...
+
+    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
+        return np.zeros(512, np.float32)
+
+    def picture(self, w: Float, exit_px: int) -> UInt8:
+        return np.random.default_rng(0).integers(0, 255, (exit_px, exit_px, 3), dtype=np.uint8)
+
+
+def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesize, "Synthesizer", _Noise)
+    count = 6
+    track = Track(
+        id=0,
+        person=0,
+        start=0,
+        boxes=np.tile(np.array([20, 20, 80, 90], np.float32), (count, 1)),
+        scores=np.ones(count, np.float32),
+        origin=np.zeros(count, np.uint8),
+        landmarks=np.random.default_rng(1).uniform(20, 80, (count, 478, 2)).astype(np.float32),
+        blendshapes=np.zeros((count, 52), np.float32),
+        crop_from_frame=np.tile(np.array([[0.01, 0, 0], [0, 0.01, 0]], np.float32), (count, 1, 1)),
+    )
+    info = VideoInfo(Path("x.mp4"), 100, 100, Fraction(1, 25), Fraction(25), count, 0, "h264", 8, 0)
+    plan = Plan(info, count, (), (track,), {0: IdentityCode("x", np.zeros(128, np.float32))})
+    summary = render.RenderSummary()
+    renderer = render.Renderer(plan, Settings(), ModelStore(), summary)
+    image = np.random.default_rng(2).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    frames = (render.Frame(index, index, image) for index in range(count))
+    smoothed = render._windowed((renderer.encode_attributes(f) for f in frames), 3, renderer.smooth)
+    decided = render._windowed((renderer.generate(w) for w in smoothed), gate.HOLD_FRAMES, renderer.decide)
+    for work in decided:
+        out = renderer.composite(work).image
+        assert not work.faces[0].show
+        assert out[30:80, 30:70].std() < 0.6 * image[30:80, 30:70].std()

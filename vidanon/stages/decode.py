@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
@@ -120,9 +122,10 @@ class Decoder:
 
     Attributes:
         info: what :func:`probe` found.
-        corrupt_packets: packets skipped so far because they could not be read or decoded.
-        ended_early: True when more than ``MAX_CONSECUTIVE_CORRUPT`` packets in a row failed and the
-            rest of the file was given up.
+        corrupt_packets: packets skipped so far because they could not be read or decoded; at the end also
+            those that the file's index lists behind the end of the file.
+        ended_early: True when the file is cut off, or when more than ``MAX_CONSECUTIVE_CORRUPT`` packets
+            in a row failed and the rest was given up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,17 +136,18 @@ class Decoder:
         """
         self.info = probe(path)
         self._damage = _Damage()
+        self._missing = 0
         self._container: InputContainer | None = None
 
     @property
     def corrupt_packets(self) -> int:
         """Packets skipped so far."""
-        return self._damage.total
+        return self._damage.total + self._missing
 
     @property
     def ended_early(self) -> bool:
-        """Whether the rest of the file was given up."""
-        return self._damage.hopeless
+        """Whether the file is cut off or its rest was given up."""
+        return self._damage.hopeless or self._missing > 0
 
     def __enter__(self) -> Decoder:
         self._container = open_source(self.info.path)
@@ -172,6 +176,10 @@ class Decoder:
                 pts = last + 1
             last = pts
             yield Frame(index=index, pts=pts, image=self._upright(picture))
+        if not self._damage.hopeless:
+            # FFmpeg takes a file that is shorter than its index says for one that ends there.
+            end = self.info.path.stat().st_size
+            self._missing = sum(entry.pos >= end for entry in stream.index_entries)
 
     def _upright(self, picture: av.VideoFrame) -> UInt8:
         """RGB in display orientation, in the size of the first picture (a stream may change its size)."""
@@ -218,7 +226,7 @@ def _pictures(container: InputContainer, stream: av.VideoStream, damage: _Damage
                 damage.note()
             else:
                 damage.in_a_row = 0
-                yield from decoded
+                yield from (picture for picture in decoded if isinstance(picture, av.VideoFrame))
         if damage.hopeless:
             break
     yield from _drain(stream, damage)
@@ -228,7 +236,7 @@ def _drain(stream: av.VideoStream, damage: _Damage) -> Iterator[av.VideoFrame]:
     """The pictures that the decoder still holds back."""
     for _ in range(MAX_CONSECUTIVE_CORRUPT):
         try:
-            yield from stream.decode(None)
+            yield from stream.codec_context.decode(None)
         except EOFError:
             return
         except av.FFmpegError:
@@ -243,10 +251,11 @@ def _orientation(picture: av.VideoFrame) -> tuple[int, bool]:
     The display matrix maps stored (x, y) to displayed (a x + c y, b x + d y), y down, 16.16 fixed point
     (FFmpeg, libavutil/display.h). Angles that are no multiple of 90 degrees are rounded to one.
     """
-    side_data = picture.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
+    # PyAV's stubs do not list this kind of side data.
+    matrix = cast("Buffer | None", picture.side_data.get("DISPLAYMATRIX"))
+    if matrix is None:
         return 0, False
-    a, b, _, c, d = (int(value) for value in np.frombuffer(side_data, dtype=np.int32)[:5])
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), dtype=np.int32)[:5])
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b

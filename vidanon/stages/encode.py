@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import av
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.stream import Stream
 
@@ -32,7 +33,6 @@ VIDEO_CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm"
 ENCODER_THREADS = 2
 
 # AVColorSpace and AVColorRange (ISO/IEC 23091-2 code points and FFmpeg's pixfmt.h).
-_MATRIX_RGB = 0
 _MATRIX_BT709 = 1
 _MATRIX_BT2020_NCL = 9
 _MATRIX_BT2020_CL = 10
@@ -94,7 +94,7 @@ class Encoder:
             self._source = stack.enter_context(open_source(self._source_path))
             self._source_video = video_stream(self._source, self._source_path)
             with self._output_errors():
-                self._output = _open_target(self._target)
+                self._output = _open_target(self._target, self._info)
                 stack.callback(self._discard)
                 self._video = self._add_video()
                 self._copied = self._add_copied()
@@ -173,9 +173,10 @@ class Encoder:
         context.width, context.height = info.width, info.height
         context.pix_fmt = _pixel_format(info)
         context.thread_count = ENCODER_THREADS
+        context.flags |= Flags.frame_duration
         context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
         context.colorspace, context.color_range = source.colorspace, source.color_range
-        if source.colorspace == _MATRIX_RGB:
+        if _is_rgb(self._source_video):
             context.colorspace, context.color_range = _MATRIX_BT709, _RANGE_LIMITED
         aspect = self._source_video.sample_aspect_ratio
         if aspect:
@@ -255,12 +256,21 @@ class Encoder:
             ) from error
 
 
-def _open_target(target: Path) -> OutputContainer:
+def _open_target(target: Path, info: VideoInfo) -> OutputContainer:
     """Open for writing; bit-exact flags keep the library's name and the date out of the file."""
     options = {"fflags": "+bitexact"}
     if target.suffix.lower() in {".mp4", ".mov"}:
         options["movflags"] = "+faststart"
+        if info.time_base.numerator == 1:
+            # The second one is the unit of the edit list, which holds the time of the first picture.
+            options["video_track_timescale"] = str(info.time_base.denominator)
+            options["movie_timescale"] = str(info.time_base.denominator)
     return av.open(str(target.resolve()), "w", container_options=options)
+
+
+def _is_rgb(stream: av.VideoStream) -> bool:
+    pixels = stream.codec_context.format
+    return pixels is not None and (pixels.is_rgb or pixels.has_palette)
 
 
 def _pixel_format(info: VideoInfo) -> str:

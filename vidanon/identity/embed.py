@@ -31,7 +31,8 @@ def similarity(target: Float, source: Float) -> Float:
     """Return the least-squares ``target_from_source``: rotation, one scale, shift, no mirror.
 
     Args:
-        target, source: float32 (n, 2), n >= 2.
+        target: float32 (n, 2), n >= 2.
+        source: float32 (n, 2), the same points elsewhere.
     """
     to, fro = (points[:, 0] + 1j * points[:, 1] for points in (target, source))
     to_mean, fro_mean = to.mean(), fro.mean()

@@ -1,0 +1,292 @@
+"""Join the faces of successive frames into tracks and the tracks of one person into persons.
+
+Nothing that was detected is ever dropped and no track needs several frames to start: a face that shows
+for one frame is a track of one frame. Afterwards gaps are bridged and both ends are extended, never across
+a shot cut; ``origin`` says for every frame what was seen and what was inferred.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from vidanon.stages.landmark import box_iou, mesh_box
+from vidanon.types import Face, Float, Origin, UInt8
+
+SAME_MESH_IOU = 0.5
+INSIDE_SHARE = 0.8
+MIN_AFFINITY = 0.25  # see _affinity
+REACH = 0.7  # how far a face may jump, in sides of its box
+REACH_PER_LOST_FRAME = 0.05
+VELOCITY_MEMORY = 0.6  # share of the old velocity kept per frame
+SAME_PERSON_COSINE = 0.5  # SFace's own threshold is .363; above, two people never were one here
+THUMBNAIL_PX = 64
+CUT_HISTOGRAM = 0.35  # share of pixels that change their colour bin at a cut
+CUT_DIFFERENCE = 12.0  # grey levels
+CUT_OUTLIER = 3.0  # times the usual difference between frames
+LOST_LANDMARKS = np.full((478, 2), np.nan, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A face in one frame with what only its pixels tell. Stays in memory.
+
+    Attributes:
+        face: the face; ``score`` is 0 where only the landmarker found it.
+        skin_lab: float32 (3,), CIE Lab of the skin, or None where it was not sampled.
+    """
+
+    face: Face
+    skin_lab: Float | None = None
+
+
+@dataclass(slots=True)
+class Tracklet:
+    """The sightings of one face in one shot, by frame index (ascending)."""
+
+    sightings: dict[int, Sighting]
+    velocity: Float = field(default_factory=lambda: np.zeros(2, np.float32))
+
+    @property
+    def start(self) -> int:
+        """Index of the first frame with a sighting."""
+        return next(iter(self.sightings))
+
+    @property
+    def last(self) -> int:
+        """Index of the last frame with a sighting."""
+        return next(reversed(self.sightings))
+
+    def detected_last(self) -> int:
+        """Index of the last frame in which a detector (not only the landmarker) saw the face."""
+        return next(i for i in reversed(self.sightings) if self.sightings[i].face.score > 0)
+
+    def expected(self, index: int) -> Float:
+        """Return where the box should be in frame ``index`` (after the last sighting)."""
+        shift = self.velocity * (index - self.last)
+        return (self.sightings[self.last].face.box + np.tile(shift, 2)).astype(np.float32)
+
+    def add(self, index: int, sighting: Sighting) -> None:
+        """Append a sighting."""
+        old = self.sightings[self.last].face.box
+        step = (sighting.face.box - old).reshape(2, 2).mean(axis=0) / (index - self.last)
+        self.velocity = VELOCITY_MEMORY * self.velocity + (1 - VELOCITY_MEMORY) * step
+        self.sightings[index] = sighting
+
+
+def drop_duplicates(faces: list[Face]) -> list[Face]:
+    """Keep one of several boxes on one face: same mesh, or a part of a face whose mesh is known.
+
+    Args:
+        faces: best first, as the detector gives them.
+    """
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: face.landmarks is None):
+        if not any(_duplicate(face, other) for other in kept if other.landmarks is not None):
+            kept.append(face)
+    return kept
+
+
+def _duplicate(face: Face, other: Face) -> bool:
+    assert other.landmarks is not None
+    if face.landmarks is not None:
+        return box_iou(mesh_box(face.landmarks), mesh_box(other.landmarks)) > SAME_MESH_IOU
+    sides = np.minimum(face.box[2:], other.box[2:]) - np.maximum(face.box[:2], other.box[:2])
+    inter = float(np.prod(np.maximum(sides, 0)))
+    return inter > INSIDE_SHARE * float(np.prod(face.box[2:] - face.box[:2]))
+
+
+def _affinity(expected: Float, box: Float, lost_frames: int) -> float:
+    """Return 0..2: overlap plus closeness, 0 where the step or the change of size is too large."""
+    sides = np.sqrt([max(float(np.prod(b[2:] - b[:2])), 1.0) for b in (expected, box)])
+    distance = float(np.hypot(*((expected - box).reshape(2, 2).mean(axis=0)))) / float(sides.mean())
+    reach = REACH + REACH_PER_LOST_FRAME * lost_frames
+    if distance > reach or sides.max() > 2 * sides.min():
+        return 0.0
+    return box_iou(expected, box) + 1 - distance / reach
+
+
+class Tracker:
+    """Joins faces frame by frame.
+
+    Args:
+        max_gap: longest gap in frames that a track may bridge.
+    """
+
+    def __init__(self, max_gap: int) -> None:
+        self._max_gap = max_gap
+        self._open: list[Tracklet] = []
+        self._closed: list[Tracklet] = []
+
+    def add(self, index: int, sightings: list[Sighting], cut: bool) -> list[Tracklet]:
+        """Join the faces of frame ``index``; frames come in order.
+
+        Args:
+            index: the frame.
+            sightings: all faces of the frame.
+            cut: whether a new shot starts with this frame.
+
+        Returns:
+            The open tracks that have no face in this frame; give :meth:`Tracklet.add` one if it is found.
+        """
+        for track in list(self._open):
+            if cut or index - track.detected_last() - 1 > self._max_gap:
+                self._open.remove(track)
+                self._closed.append(track)
+        affinity = np.array(
+            [
+                [_affinity(t.expected(index), s.face.box, index - t.last - 1) for s in sightings]
+                for t in self._open
+            ],
+            np.float32,
+        ).reshape(len(self._open), len(sightings))
+        rows, columns = linear_sum_assignment(affinity, maximize=True)
+        pairs = [(r, c) for r, c in zip(rows, columns, strict=True) if affinity[r, c] >= MIN_AFFINITY]
+        for row, column in pairs:
+            self._open[row].add(index, sightings[column])
+        matched_rows, matched_columns = {r for r, _ in pairs}, {c for _, c in pairs}
+        missed = [track for row, track in enumerate(self._open) if row not in matched_rows]
+        self._open += [Tracklet({index: s}) for c, s in enumerate(sightings) if c not in matched_columns]
+        return missed
+
+    def finish(self) -> list[Tracklet]:
+        """Return all tracks, by first frame."""
+        return sorted(self._closed + self._open, key=lambda track: track.start)
+
+
+class CutFinder:
+    """Shot cuts from thumbnails: colours redistribute and the picture changes far more than usual."""
+
+    def __init__(self) -> None:
+        self._previous: tuple[Float, Float] | None = None
+        self._recent: deque[float] = deque(maxlen=12)
+
+    def add(self, thumbnail: UInt8) -> bool:
+        """Take the next frame's :func:`thumbnail`; return whether a new shot starts with it."""
+        grid = thumbnail.astype(np.int32) // 64
+        bins = np.bincount((grid[..., 0] * 16 + grid[..., 1] * 4 + grid[..., 2]).ravel(), minlength=64)
+        histogram = (bins / bins.sum()).astype(np.float32)
+        picture = thumbnail.astype(np.float32)
+        previous, self._previous = self._previous, (picture, histogram)
+        if previous is None:
+            return False
+        difference = float(np.abs(picture - previous[0]).mean())
+        moved = float(np.abs(histogram - previous[1]).sum()) / 2
+        usual = median(self._recent) if self._recent else 0.0
+        self._recent.append(difference)
+        return moved > CUT_HISTOGRAM and difference > max(CUT_DIFFERENCE, CUT_OUTLIER * usual)
+
+
+def thumbnail(image: UInt8) -> UInt8:
+    """Return a 64 x 64 picture of a frame for :class:`CutFinder`."""
+    import cv2
+
+    small: UInt8 = cv2.resize(image, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+    return small
+
+
+@dataclass(frozen=True, slots=True)
+class DenseTrack:
+    """A track with a box in every frame of its extended span; fields as in :class:`vidanon.types.Track`."""
+
+    start: int
+    boxes: Float
+    scores: Float
+    origin: UInt8
+    landmarks: Float
+    blendshapes: Float
+
+
+def densify(track: Tracklet, extend: int, first: int, stop: int) -> DenseTrack:
+    """Bridge the gaps of a track and extend its ends.
+
+    Args:
+        track: the sightings.
+        extend: frames to add at both ends.
+        first: index of the first frame of the shot.
+        stop: index one past the last frame of the shot.
+    """
+    start, end = max(first, track.start - extend), min(stop, track.last + 1 + extend)
+    frames = np.arange(start, end)
+    seen = np.array(list(track.sightings))
+    seen_boxes = np.stack([s.face.box for s in track.sightings.values()])
+    boxes = np.stack([np.interp(frames, seen, seen_boxes[:, k]) for k in range(4)], axis=1)
+    for inside, edge, outside in (
+        (seen[:5], seen[0], frames < seen[0]),
+        (seen[-5:], seen[-1], frames > seen[-1]),
+    ):
+        span = max(int(inside[-1] - inside[0]), 1)
+        step = (
+            (seen_boxes[seen == inside[-1]][0] - seen_boxes[seen == inside[0]][0]).reshape(2, 2).mean(axis=0)
+        )
+        boxes[outside] += np.outer(frames[outside] - edge, np.tile(step / span, 2))
+    scores = np.zeros(len(frames), np.float32)
+    landmarks = np.full((len(frames), *LOST_LANDMARKS.shape), np.nan, np.float32)
+    blendshapes = np.full((len(frames), 52), np.nan, np.float32)
+    for index, sighting in track.sightings.items():
+        scores[index - start] = sighting.face.score
+        if sighting.face.landmarks is not None and sighting.face.blendshapes is not None:
+            landmarks[index - start] = sighting.face.landmarks
+            blendshapes[index - start] = sighting.face.blendshapes
+    return DenseTrack(start, boxes.astype(np.float32), scores, _origin(scores), landmarks, blendshapes)
+
+
+def _origin(scores: Float) -> UInt8:
+    (detected,) = np.nonzero(scores > 0)
+    origin = np.full(len(scores), Origin.EXTENDED, np.uint8)
+    origin[detected[0] : detected[-1]] = Origin.BRIDGED
+    origin[detected] = Origin.DETECTED
+    return origin
+
+
+def link(embeddings: list[Float | None], spans: list[tuple[int, int]]) -> list[int]:
+    """Give the same number to tracks that show the same person.
+
+    Greedy: the two most alike groups are joined as long as the cosine of their mean embeddings is at least
+    ``SAME_PERSON_COSINE`` and no two of their tracks overlap in time.
+
+    Args:
+        embeddings: per track float32 (128,) unit length, or None; a track without stays alone.
+        spans: per track the first and the last frame in which it was seen.
+
+    Returns:
+        Person per track, numbered from 0 by first appearance in the list.
+    """
+    groups = {i: [i] for i in range(len(spans))}
+    means = {i: np.array(e) for i, e in enumerate(embeddings) if e is not None}
+    refused: set[tuple[int, int]] = set()
+    while pair := _most_alike(means, refused):
+        a, b = pair
+        if any(_overlap(spans[i], spans[j]) for i in groups[a] for j in groups[b]):
+            refused.add(pair)
+            continue
+        total = means[a] * len(groups[a]) + means.pop(b) * len(groups[b])
+        means[a] = total / max(float(np.linalg.norm(total)), 1e-9)
+        groups[a] += groups.pop(b)
+    group_of = {i: key for key, members in groups.items() for i in members}
+    number = {key: k for k, key in enumerate(sorted(groups, key=lambda key: min(groups[key])))}
+    return [number[group_of[i]] for i in range(len(spans))]
+
+
+def _most_alike(means: dict[int, Float], refused: set[tuple[int, int]]) -> tuple[int, int] | None:
+    keys = sorted(means)
+    if len(keys) < 2:
+        return None
+    matrix = np.stack([means[k] for k in keys])
+    cosine: npt.NDArray[np.float32] = np.triu(matrix @ matrix.T, 1)
+    for a, b in refused:
+        if a in means and b in means:
+            cosine[keys.index(a), keys.index(b)] = 0
+    row, column = np.unravel_index(int(cosine.argmax()), cosine.shape)
+    if cosine[row, column] < SAME_PERSON_COSINE:
+        return None
+    return keys[int(row)], keys[int(column)]
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]

@@ -19,6 +19,7 @@ import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.stream import Disposition, Stream
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidanon.errors import InputError
 from vidanon.types import Frame, UInt8, VideoInfo
@@ -30,6 +31,8 @@ DECODER_THREADS = 2
 
 # FFmpeg "plays" text files as terminal art; nobody means that.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
+# swscale's fast path darkens luma by one level on the way to RGB and back; accurate rounding does not.
+_TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _FALLBACK_RATE = Fraction(25)
 
 
@@ -137,6 +140,7 @@ class Decoder:
         self.info = probe(path)
         self._damage = _Damage()
         self._missing = 0
+        self._to_rgb = VideoReformatter()
         self._container: InputContainer | None = None
 
     @property
@@ -187,7 +191,9 @@ class Decoder:
         width, height = self.info.width, self.info.height
         if turns % 2:
             width, height = height, width
-        image = picture.to_ndarray(format="rgb24", width=width, height=height)
+        image = self._to_rgb.reformat(
+            picture, width=width, height=height, format="rgb24", interpolation=_TO_RGB, threads=1
+        ).to_ndarray()
         if mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, turns), dtype=np.uint8)

@@ -19,6 +19,7 @@ import av
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.stream import Stream
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidanon.errors import OutputError
 from vidanon.stages.decode import MAX_CONSECUTIVE_CORRUPT, open_source, packets, video_stream
@@ -31,6 +32,8 @@ VIDEO_CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm"
 """Target suffix to encoder; also the list of containers that can be written."""
 
 ENCODER_THREADS = 2
+
+_FROM_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 
 # AVColorSpace and AVColorRange (ISO/IEC 23091-2 code points and FFmpeg's pixfmt.h).
 _MATRIX_BT709 = 1
@@ -88,6 +91,7 @@ class Encoder:
             raise OutputError(f"{target}: is the source itself; choose another target")
         self._source_path, self._info, self._target, self._settings = source, info, target, settings
         self._frames = 0
+        self._from_rgb = VideoReformatter()
 
     def __enter__(self) -> Encoder:
         with contextlib.ExitStack() as stack:
@@ -117,11 +121,12 @@ class Encoder:
             raise ValueError(f"frame {frame.index}: shape {frame.image.shape} does not fit {self._info}")
         self._copy_until(frame.pts)
         context = self._video.codec_context
-        picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24").reformat(
+        picture = self._from_rgb.reformat(
+            av.VideoFrame.from_ndarray(frame.image, format="rgb24"),
             format=context.pix_fmt,
             dst_colorspace=_swscale_matrix(context.colorspace),
             dst_color_range=context.color_range or None,
-            interpolation="BICUBIC",
+            interpolation=_FROM_RGB,
             threads=1,
         )
         picture.colorspace, picture.color_range = context.colorspace, context.color_range

@@ -203,7 +203,7 @@ def skin_tone(image: UInt8, landmarks: Float) -> Float:
     if not len(pixels):
         return np.array(UNKNOWN_SKIN_LAB, np.float32)
     lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    return np.median(lab, axis=0).astype(np.float32)
+    return np.asarray(np.median(lab, axis=0), np.float32)
 
 
 def _finish(

@@ -116,7 +116,7 @@ def fit(image: UInt8, long_side_px: int) -> tuple[UInt8, float]:
     scale = min(1.0, long_side_px / max(height, width))
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     down, right = (-side % GRID_PX for side in image.shape[:2])
     return np.pad(image, ((0, down), (0, right), (0, 0))), scale
 

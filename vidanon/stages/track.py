@@ -45,7 +45,7 @@ class Sighting:
     skin_lab: Float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Tracklet:
     """The sightings of one face in one shot, by frame index (ascending)."""
 
@@ -186,8 +186,8 @@ def thumbnail(image: UInt8) -> UInt8:
     """Return a 64 x 64 picture of a frame for :class:`CutFinder`."""
     import cv2
 
-    small: UInt8 = cv2.resize(image, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-    return small
+    small = cv2.resize(image, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +205,16 @@ class DenseTrack:
 def densify(track: Tracklet, extend: int, first: int, stop: int) -> DenseTrack:
     """Bridge the gaps of a track and extend its ends.
 
+    A track is extended by at most twice the number of its sightings, so that a single false alarm does not
+    blur a third of a second.
+
     Args:
         track: the sightings.
         extend: frames to add at both ends.
         first: index of the first frame of the shot.
         stop: index one past the last frame of the shot.
     """
+    extend = min(extend, 2 * len(track.sightings))
     start, end = max(first, track.start - extend), min(stop, track.last + 1 + extend)
     frames = np.arange(start, end)
     seen = np.array(list(track.sightings))

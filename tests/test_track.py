@@ -1,0 +1,136 @@
+"""Tracks: nothing is dropped, gaps are bridged within a shot, persons are linked with care."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidanon.stages.detect import keep_best
+from vidanon.stages.smooth import fill_short, runs, smooth, smooth_landmarks
+from vidanon.stages.track import CutFinder, Sighting, Tracker, densify, drop_duplicates, link
+from vidanon.types import Face, Origin
+
+
+def face(x, y=50.0, side=40.0, score=0.9, landmarks=None):
+    box = np.array([x, y, x + side, y + side], np.float32)
+    return Face(box, score, landmarks, None if landmarks is None else np.zeros(52, np.float32))
+
+
+def mesh(x, y=50.0, side=40.0):
+    """A mesh whose eyes and mouth are where a face has them, in a box."""
+    points = np.random.default_rng(0).uniform(0, 1, (478, 2))
+    points[[33, 133, 159, 145]] = [[0.2, 0.35], [0.4, 0.35], [0.3, 0.33], [0.3, 0.37]]
+    points[[263, 362, 386, 374]] = [[0.8, 0.35], [0.6, 0.35], [0.7, 0.33], [0.7, 0.37]]
+    points[[61, 291]] = [[0.35, 0.75], [0.65, 0.75]]
+    return (points * side + [x, y]).astype(np.float32)
+
+
+def tracks_of(frames, max_gap=5, cuts=()):
+    tracker = Tracker(max_gap)
+    for index, faces in enumerate(frames):
+        tracker.add(index, [Sighting(f) for f in faces], index in cuts)
+    return tracker.finish()
+
+
+def test_a_face_seen_once_is_a_track_with_extended_ends():
+    frames = [[]] * 10 + [[face(10, score=0.31)]] + [[]] * 10
+    (track,) = tracks_of(frames)
+    dense = densify(track, extend=3, first=0, stop=len(frames))
+    assert (dense.start, len(dense.boxes)) == (8, 5)
+    assert dense.origin.tolist() == [Origin.EXTENDED] * 2 + [Origin.DETECTED] + [Origin.EXTENDED] * 2
+
+
+def test_a_short_gap_is_bridged_and_a_long_one_is_not():
+    seen = [[face(10 + 2 * i)] for i in range(4)]
+    (bridged,) = tracks_of(seen + [[]] * 3 + [[face(24)], [face(26)]])
+    dense = densify(bridged, 0, 0, 9)
+    assert dense.origin[4:7].tolist() == [Origin.BRIDGED] * 3
+    assert dense.boxes[5, 0] == pytest.approx(20, abs=1)
+    assert len(tracks_of(seen + [[]] * 8 + [[face(24)]])) == 2
+
+
+def test_tracks_stop_at_a_cut():
+    first, second = tracks_of([[face(10)]] * 6, cuts={3})
+    assert (first.last, second.start) == (2, 3)
+    assert densify(first, 5, 0, 3).start == 0
+    assert len(densify(first, 5, 0, 3).boxes) == 3
+
+
+def test_two_faces_keep_their_tracks_while_they_move():
+    tracks = tracks_of([[face(10 + 3 * i), face(200 - 3 * i, y=120)][:: 1 - 2 * (i % 2)] for i in range(20)])
+    assert len(tracks) == 2
+    for track in tracks:
+        steps = np.diff([s.face.box[0] for s in track.sightings.values()])
+        assert np.ptp(steps) == 0
+
+
+@given(st.lists(st.lists(st.floats(0, 500, width=32), max_size=4), min_size=1, max_size=12))
+def test_every_sighting_is_in_exactly_one_track(frames):
+    faces = [[face(x) for x in row] for row in frames]
+    tracks = tracks_of(faces)
+    assert sum(len(t.sightings) for t in tracks) == sum(len(row) for row in faces)
+    for track in tracks:
+        dense = densify(track, 2, 0, len(frames))
+        assert np.isfinite(dense.boxes).all()
+        assert (dense.origin == Origin.DETECTED).sum() == len(track.sightings)
+
+
+def test_two_boxes_on_one_face_become_one_and_neighbours_stay():
+    whole, again = face(10, landmarks=mesh(10)), face(14, score=0.5, landmarks=mesh(12))
+    part, neighbour = face(20, y=60, side=15, score=0.4), face(45, score=0.35)
+    assert [f.score for f in drop_duplicates([whole, again, part, neighbour])] == [0.9, 0.35]
+
+
+def unit(*values):
+    vector = np.zeros(128, np.float32)
+    vector[: len(values)] = values
+    return vector / np.linalg.norm(vector)
+
+
+def test_linking_joins_alike_tracks_but_never_two_at_the_same_time():
+    alike = [unit(1, 0.1), unit(1, 0), unit(0, 1), None]
+    assert link(alike, [(0, 5), (10, 15), (20, 25), (30, 31)]) == [0, 0, 1, 2]
+    assert link(alike, [(0, 12), (10, 15), (20, 25), (30, 31)]) == [0, 1, 2, 3]
+
+
+def test_cuts_are_found_and_motion_and_light_are_not_cuts():
+    rng = np.random.default_rng(1)
+    first, second = (
+        np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in "ab"
+    )
+    finder = CutFinder()
+    pan = [np.roll(first, i, axis=1) for i in range(8)]
+    fade = [np.clip(first.astype(int) + 2 * i, 0, 255).astype(np.uint8) for i in range(8)]
+    found = [finder.add(picture) for picture in [*pan, *fade, second, second]]
+    assert found == [False] * 16 + [True, False]
+
+
+def test_smoothing_calms_jitter_and_follows_motion_without_lag():
+    rng = np.random.default_rng(2)
+    size = np.full(60, 200, np.float32)
+    still = (100 + rng.normal(0, 0.5, (60, 3))).astype(np.float32)
+    assert smooth(still, size, 2.4, 0.006).std() < 0.5 * still.std()
+    course = (5.0 * np.arange(60)[:, None] + np.zeros(3)).astype(np.float32)
+    assert np.abs(smooth(course, size, 2.4, 0.006) - course)[8:-8].max() < 0.1
+    jump = np.where(np.arange(60)[:, None] < 30, 0, 40).astype(np.float32)
+    assert np.abs(smooth(jump, size, 2.4, 0.006) - jump).max() < 3
+
+
+def test_smoothing_keeps_unknown_frames_unknown():
+    meshes = np.stack([mesh(10 + i) for i in range(20)])
+    meshes[8:15] = np.nan
+    landmarks, crops = smooth_landmarks(meshes, 2.0)
+    assert np.array_equal(np.isnan(landmarks[:, 0, 0]), np.isnan(meshes[:, 0, 0]))
+    assert np.array_equal(np.isnan(crops[:, 0, 0]), np.isnan(meshes[:, 0, 0]))
+
+
+def test_only_short_inner_gaps_are_filled():
+    values = np.array([[np.nan], [1], [np.nan], [3], [np.nan], [np.nan], [np.nan], [np.nan], [8]], np.float32)
+    fill_short(values, np.ones(9, bool))
+    assert values[2, 0] == 2
+    assert [(r.start, r.stop) for r in runs(np.isnan(values[:, 0]))] == [(0, 1), (4, 8)]
+
+
+def test_suppression_keeps_the_best_of_overlapping_boxes():
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]], np.float32)
+    assert keep_best(boxes, np.array([0.5, 0.9, 0.4], np.float32)).tolist() == [1, 2]

@@ -17,7 +17,7 @@ RANKS |= {
     "recognisers": 3,
     "measures": 3,
     "compare": 3,
-    "audit": 3,
+    "audit": 2,
     "evaluate": 4,
     "cli": 5,
 }

@@ -8,6 +8,7 @@ several threads at once.
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +50,7 @@ class OpenVinoNetwork:
         self._local = threading.local()
 
     def __call__(self, *inputs: Array) -> tuple[Array, ...]:
+        """Run the network on arrays with the batch first; return all outputs."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
@@ -64,6 +66,7 @@ class TorchNetwork:
         self._device = device
 
     def __call__(self, *inputs: Array) -> tuple[Array, ...]:
+        """Run the network on arrays with the batch first; return all outputs."""
         import torch
 
         with torch.inference_mode():
@@ -122,5 +125,8 @@ def network_from_module(
     module = module.eval().requires_grad_(False)
     shapes = [ov.PartialShape([-1, *x.shape[1:]]) for x in example]
     tensors = tuple(torch.as_tensor(x) for x in example)
-    model = ov.convert_model(module, example_input=tensors, input=shapes)
+    with warnings.catch_warnings():
+        # OpenVINO traces with torch.jit, which torch has deprecated; nothing here can change that.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
+        model = ov.convert_model(module, example_input=tensors, input=shapes)
     return OpenVinoNetwork(model, workers)

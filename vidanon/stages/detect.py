@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GRID_PX = 32  # both networks take sides that are multiples of this
 CENTERFACE_STRIDE_PX = 4
 YUNET_STRIDES_PX = (8, 16, 32)
-YUNET_MIN_SCORE = 0.5  # below, YuNet reports texture; CenterFace's scores are lower for the same face
+YUNET_MIN_SCORE = 0.6  # below, YuNet reports texture; CenterFace's scores are lower for the same face
 SAME_FACE_IOU = 0.35
 
 Candidates = tuple[Float, Float]  # boxes (n, 4) in network pixels, scores (n,)

@@ -1,7 +1,7 @@
 """Train the exit heads of the generator: ``python -m vidanon.training.exits --minutes 12 --out FILE``.
 
 All heads learn at once from pictures that the generator itself makes; the target is its full output,
-averaged down to the size of the exit. The linear path starts at its least-squares solution, which is most of
+averaged down to the size of the exit. The last layers start at their least-squares solution, which is most of
 the way. One full picture costs several times as much as one training step, so a bounded pool of samples is
 kept in memory and each sample is seen several times. The state is saved to ``runs/exits`` and picked up
 again by the next call.
@@ -13,6 +13,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import click
 import numpy as np
@@ -22,8 +23,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vidanon.models.registry import ModelStore
-from vidanon.networks.exit_heads import EXITS_PX, new_heads
-from vidanon.networks.generator import FULL_PX, WIDTHS, Generator, load_generator, load_mapping
+from vidanon.networks.exit_heads import EXITS_PX, ExitHead, new_heads
+from vidanon.networks.generator import FULL_PX, Generator, load_generator, load_mapping
 from vidanon.networks.runtime import Network
 
 TRUNCATION = (0.5, 1.0)
@@ -33,6 +34,8 @@ _WINDOW = 64
 """Side length of the window of features that a step looks at, pixels."""
 _RIDGE = 1e-4
 """Regularisation of the least-squares start, relative to the mean square of the features."""
+_RATE = 2e-4
+"""Highest learning rate. Ten times more destroys the least-squares start before it learns anything better."""
 _SAVE_EVERY_S = 60.0
 
 
@@ -86,26 +89,43 @@ def haar(x: Tensor) -> Tensor:
     return torch.cat([a + b + d + e, details], 1) * 0.5
 
 
-def start_at_least_squares(heads: nn.ModuleDict, samples: list[Sample]) -> None:
-    """Set the linear path of every head to the ridge regression on samples, and silence the other path."""
+def start_at_least_squares(heads: nn.ModuleDict, samples: list[Sample], rng: np.random.Generator) -> None:
+    """Set the last layer of both paths of every head to the ridge regression on samples.
+
+    The hidden layer keeps its random directions, and starts without modulation.
+    """
     for px in EXITS_PX:
-        size = WIDTHS[px // 2] + 1
+        head = cast(ExitHead, heads[str(px)])
+        for modulation in (head.modulation1, head.modulation2):
+            nn.init.zeros_(modulation.affine.weight)
+            nn.init.ones_(modulation.affine.bias)
+        channels, hidden = head.conv1.in_channels, head.conv2.in_channels
+        size = channels + hidden * 9 + 1
         gram, cross = torch.zeros(size, size), torch.zeros(size, 12)
         for sample in samples:
-            x = functional.pad(sample.features[px].float()[0].flatten(1).T, (0, 1), value=1.0)
-            gram += x.T @ x / len(x)
-            cross += x.T @ haar(sample.targets[px].float())[0].flatten(1).T / len(x)
+            features, target = window(sample, px, rng)
+            with torch.no_grad():
+                x = functional.leaky_relu(head.conv1(features), 0.2)
+            columns = torch.cat([features.flatten(2), functional.unfold(x, 3, padding=1)], 1)
+            rows = functional.pad(columns[0].T, (0, 1), value=1.0)
+            gram += rows.T @ rows / len(rows)
+            cross += rows.T @ haar(target)[0].flatten(1).T / len(rows)
         ridge = _RIDGE * gram.diagonal().mean() * torch.eye(size)
         solution = torch.linalg.solve(gram + ridge, cross).T
-        head = heads[str(px)]
         state = head.state_dict()
-        state |= {"skip.weight": solution[:, :-1, None, None], "skip.bias": solution[:, -1]}
-        for name in ("modulation1", "modulation2"):
-            state[f"{name}.affine.weight"] *= 0.1
-            state[f"{name}.affine.bias"].fill_(1.0)
-        state["conv2.weight"].zero_()
-        state["conv2.bias"].zero_()
+        state["skip.weight"] = solution[:, :channels, None, None]
+        state["skip.bias"] = solution[:, -1]
+        state["conv2.weight"] = solution[:, channels:-1].reshape(12, hidden, 3, 3)
+        state["conv2.bias"] = torch.zeros(12)
         head.load_state_dict(state)
+
+
+def window(sample: Sample, px: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cut a random window out of the features of one exit, and what belongs to it out of the target."""
+    y, x = rng.integers(0, px // 2 - _WINDOW + 1, 2)
+    features = sample.features[px][..., y : y + _WINDOW, x : x + _WINDOW].float()
+    target = sample.targets[px][..., 2 * y : 2 * (y + _WINDOW), 2 * x : 2 * (x + _WINDOW)].float()
+    return features, target
 
 
 def step_loss(heads: nn.ModuleDict, batch: list[Sample], rng: np.random.Generator) -> Tensor:
@@ -113,9 +133,7 @@ def step_loss(heads: nn.ModuleDict, batch: list[Sample], rng: np.random.Generato
     losses = []
     for sample in batch:
         for px in EXITS_PX:
-            y, x = rng.integers(0, px // 2 - _WINDOW + 1, 2)
-            features = sample.features[px][..., y : y + _WINDOW, x : x + _WINDOW].float()
-            target = sample.targets[px][..., 2 * y : 2 * (y + _WINDOW), 2 * x : 2 * (x + _WINDOW)].float()
+            features, target = window(sample, px, rng)
             losses.append(functional.l1_loss(heads[str(px)](features, sample.w), target))
     return torch.stack(losses).mean()
 
@@ -150,20 +168,20 @@ class Trainer:
     def __init__(self, sampler: Sampler, seed: int, pool: int, checkpoint: Path) -> None:
         torch.manual_seed(seed)
         self.heads = new_heads()
-        self.optimiser = torch.optim.Adam(self.heads.parameters(), lr=2e-3, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.Adam(self.heads.parameters(), lr=_RATE, betas=(0.9, 0.98))
         self.step = 0
         self._rng = np.random.default_rng(seed + 1)
         self._sampler = sampler
         self._checkpoint = checkpoint
         self._size = pool
-        self.pool = [sampler.draw() for _ in range(min(pool, 12))]
+        self.pool = [sampler.draw() for _ in range(min(pool, 24))]
         if checkpoint.is_file():
             state = torch.load(checkpoint, weights_only=True)
             self.heads.load_state_dict(state["heads"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
         else:
-            start_at_least_squares(self.heads, self.pool)
+            start_at_least_squares(self.heads, self.pool, self._rng)
 
     def train_step(self, rate: float) -> float:
         """Add one new sample to the pool, then take three steps on samples of the pool; return the loss."""
@@ -197,7 +215,7 @@ class Trainer:
 
 def learning_rate(done: float) -> float:
     """Return the learning rate after a share of the time: short warm-up, cosine to a tenth."""
-    return 2e-3 * min(1.0, done / 0.05 + 0.05) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+    return _RATE * min(1.0, done / 0.05 + 0.05) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
 @click.command()

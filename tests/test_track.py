@@ -100,7 +100,7 @@ def test_cuts_are_found_and_motion_and_light_are_not_cuts():
     )
     finder = CutFinder()
     pan = [np.roll(first, i, axis=1) for i in range(8)]
-    fade = [np.clip(first.astype(int) + 2 * i, 0, 255).astype(np.uint8) for i in range(8)]
+    fade = [np.clip(pan[-1].astype(int) + 2 * i, 0, 255).astype(np.uint8) for i in range(8)]
     found = [finder.add(picture) for picture in [*pan, *fade, second, second]]
     assert found == [False] * 16 + [True, False]
 

@@ -132,5 +132,5 @@ class Landmarker:
             borderMode=cv2.BORDER_REPLICATE,
         )
         points, presence, _ = self._mesh(crop[None].astype(np.float32) / 255)
-        unit: Float = points.reshape(LANDMARK_COUNT, 3)[:, :2] / np.float32(CROP_PX)
+        unit = (points.reshape(LANDMARK_COUNT, 3)[:, :2] / CROP_PX).astype(np.float32)
         return apply(frame_from_unit, unit), float(1 / (1 + np.exp(-presence.item())))

@@ -9,20 +9,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vidanon.errors import ModelsError
-from vidanon.types import EMBEDDING_SIZE, Float
+from vidanon.types import EMBEDDING_SIZE, Float, UInt8
 
 BANK_FILE = Path(__file__).parent.parent / "models" / "weights" / "bank.npz"
 W_SIZE = 512
 READER_RIDGE = 3.0
+ADULT_YEARS = 14.0
+CHILD_SCORE = 0.5
+# Real faces read a little more male than portraits (balanced on UTKFace).
+LOOK_SEX_SHIFT = 0.05
+
+
+class Reading(NamedTuple):
+    """How a face looks: apparent sex (0 male .. 1 female), age in years, and whether it is a child's."""
+
+    female: float
+    age: float
+    child: bool
+
+
+def look(crop: UInt8) -> Float:
+    """Describe how a face looks: the texture (histograms of oriented gradients) of its SFace crop.
+
+    Args:
+        crop: uint8 RGB (112, 112, 3), five-point ArcFace alignment.
+
+    Returns:
+        float32 (1568,), unit length. Held in memory only.
+    """
+    import cv2
+
+    # The blur brings sharp generated portraits and soft video to one level.
+    grey = cv2.GaussianBlur(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
+    texture = np.asarray(cv2.HOGDescriptor((112, 112), (28, 28), (14, 14), (14, 14), 8).compute(grey)).ravel()
+    return (texture / max(float(np.linalg.norm(texture)), 1e-6)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Fictional people, one row each.
+    """Fictional people, one row each, and the reader of looks learned from them.
 
     Attributes:
         w: float32 (n, 512), generator latent of the portrait.
@@ -32,6 +63,7 @@ class Bank:
         skin_lab: float32 (n, 3), CIE L*a*b* of the cheeks (L* 0..100, D65).
         fringe: float32 (n,), Lab distance between forehead and cheeks; large where hair hangs over the brow.
         beard: float32 (n,), how much darker than the cheeks the chin is, in units of L*.
+        look_reader: float32 (1569,), linear: look (1568,) and 1 to female.
     """
 
     w: Float
@@ -41,6 +73,7 @@ class Bank:
     skin_lab: Float
     fringe: Float
     beard: Float
+    look_reader: Float
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -49,16 +82,27 @@ class Bank:
         """Return the stable label of a person."""
         return f"bank-{index:05d}"
 
-    def read(self, embedding: Float) -> tuple[float, float]:
-        """Estimate (female 0..1, age in years) of a face from its SFace embedding (128,)."""
+    @property
+    def child(self) -> npt.NDArray[np.bool_]:
+        """Who looks like a child (n,)."""
+        return self.age < ADULT_YEARS
+
+    def read(self, embedding: Float, look: Float | None = None) -> Reading:
+        """Estimate apparent age from a face's SFace embedding (128,), apparent sex from its look (1568,).
+
+        Without a look the embedding has to tell the sex too, and on real faces it hardly can: 52 % right on
+        the adults of UTKFace, against 81 % with the look.
+        """
         weights, offset = self._reader
-        female, age = embedding @ weights + offset
-        return float(np.clip(female, 0, 1)), float(np.clip(age, 0, 100))
+        female, age, child = embedding @ weights + offset
+        if look is not None:
+            female = look @ self.look_reader[:-1] + self.look_reader[-1] + LOOK_SEX_SHIFT
+        return Reading(float(np.clip(female, 0, 1)), float(np.clip(age, 0, 100)), bool(child > CHILD_SCORE))
 
     @cached_property
     def _reader(self) -> tuple[Float, Float]:
-        """Ridge regression from the bank's own embeddings to its labels: weights (128, 2), offset (2,)."""
-        labels = np.stack([self.female, self.age], axis=1).astype(np.float64)
+        """Ridge regression from the bank's own embeddings to its labels: weights (128, 3), offset (3,)."""
+        labels = np.stack([self.female, self.age, self.child], axis=1).astype(np.float64)
         mean_x, mean_y = self.embeddings.mean(axis=0), labels.mean(axis=0)
         x = (self.embeddings - mean_x).astype(np.float64)
         weights = np.linalg.solve(x.T @ x + READER_RIDGE * np.eye(EMBEDDING_SIZE), x.T @ (labels - mean_y))

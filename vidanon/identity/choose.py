@@ -28,7 +28,6 @@ MIN_KEY_BYTES = 16
 SOURCE_LIMITS = (0.20, 0.24, 0.28)
 OTHERS_LIMIT = 0.35
 
-ADULT_YEARS = 14.0
 DRAW_FROM = 8
 
 # Differences that cost as much as one another.
@@ -47,10 +46,13 @@ class Profile:
     Attributes:
         embedding: float32 (128,), unit length, SFace, averaged over the person's track.
         skin_lab: float32 (3,), CIE L*a*b* of the cheeks (L* 0..100, D65); NaN where unknown.
+        look: float32 (1568,), mean of :func:`vidanon.identity.bank.look` over the track. Without it apparent
+            sex and age are read off the embedding, which is much less reliable.
     """
 
     embedding: Float
     skin_lab: Float
+    look: Float | None = None
 
 
 def load_key(key_file: str) -> bytes:
@@ -102,8 +104,8 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
 
 def _permitted(bank: Bank, profile: Profile, others: list[Float], chosen: list[int]) -> npt.NDArray[np.intp]:
     """Return the rows that keep every hard limit, at the strictest source limit that leaves any."""
-    female, age = bank.read(profile.embedding)
-    fits = ((bank.female > 0.5) == (female > 0.5)) & ((bank.age < ADULT_YEARS) == (age < ADULT_YEARS))
+    source = bank.read(profile.embedding, profile.look)
+    fits = ((bank.female > 0.5) == (source.female > 0.5)) & (bank.child == source.child)
     fits[chosen] = False
     for embedding in [*others, *bank.embeddings[chosen]]:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
@@ -120,7 +122,7 @@ def _cost(bank: Bank, profile: Profile) -> Float:
 
     Of two strangers the nearer one keeps more of ancestry and build, hence the last term.
     """
-    female, age = bank.read(profile.embedding)
+    female, age, _ = bank.read(profile.embedding, profile.look)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (
         ((bank.age - age) / AGE_UNIT_YEARS) ** 2
@@ -129,7 +131,7 @@ def _cost(bank: Bank, profile: Profile) -> Float:
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
         - bank.embeddings @ profile.embedding / SIMILARITY_UNIT
     )
-    return cost.astype(np.float32)
+    return np.asarray(cost, np.float32)
 
 
 def _draw(key: bytes, person: int, count: int) -> int:

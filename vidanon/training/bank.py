@@ -2,9 +2,9 @@
 
     python -m vidanon.training.bank --portraits portraits.npz --labelled-faces utkface --target bank.npz
 
-Portraits are drawn from the frozen generator alone. Photographs (UTKFace, age and sex in the file name)
-serve only to fit the probe that reads apparent age and sex off the portraits; neither they nor the probe
-ship.
+Portraits are drawn from the frozen generator alone. Apparent sex and childhood spread from portraits read by
+eye; photographs (UTKFace, age in the file name) serve only to fit the probe that reads apparent age off the
+portraits. Neither they nor the probe ship.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from vidanon.errors import InputError
+from vidanon.identity.bank import look
 from vidanon.networks.runtime import network_from_file
 from vidanon.types import Float, UInt8
 
@@ -38,7 +39,19 @@ CHIN = (0.44, 0.79, 0.56, 0.85)
 # The probe: embedding and texture side by side, ridge; best of a small grid by cross-validation.
 TEXTURE_WEIGHT = 2.0
 PROBE_RIDGE = 1.0
-MIN_SEX_AGE = 10
+LOOK_RIDGE = 3.0
+
+# The first portraits of SEED, read by eye: m, f = man, woman; b, g, c = boy, girl, child; ? = cannot tell.
+SEED = 20240607
+READ_BY_EYE = (
+    "fmfmmfffmmff?ff?m?ffffmf?fb?mmffmfmmfmfff??gmffff?ffmfmfffbfg?mffmfmffmf??mfmmmfmmgffffmfmff?mcf"
+    "?fgcfgfmfmfff?mfbbfffgffgfmfmfffmfmgmmbmffmffbmfmfm?mmmfmfmm?fbmfgf?fbmf?mf?mfffgf?fmfmffffmfgfm"
+    "mfmfmmgfmmffmmm?mmfmfmmmfcfgmffffmmfm??mfmffffmfmfmmmffm?gfbmcmffmm?mffmffmmbmmf?mmmmgmfmfffffff"
+    "mmff?mfgfffccmmfffmfmmf?fmmffmmfffmfm??mbfffmm?fffffbmcmffmmmmfg?ffgfm?mf?mgfffffffgmfmfffgm?mgf"
+)
+CHILD_SCORE = 0.35
+MAX_CHILD_YEARS = 12.0
+MIN_ADULT_YEARS = 16.0
 
 # Where eyes, nose tip and mouth corners lie in a portrait of the generator (unit crop, measured over draws).
 PORTRAIT_POINTS = np.array(
@@ -113,7 +126,7 @@ def draw_portraits(models: Models, count: int, seed: int, kept: Path) -> Portrai
         embedding = sface(sface_crop(picture, points))[0][0]
         ws.append(w[0])
         embeddings.append(embedding / np.linalg.norm(embedding))
-        pictures.append(cv2.resize(picture, (KEPT_PX, KEPT_PX), interpolation=cv2.INTER_AREA))
+        pictures.append(_resized(picture, KEPT_PX))
         if len(ws) % SAVE_EVERY == 0 or len(ws) == count:
             np.savez(kept, w=np.stack(ws), embeddings=np.stack(embeddings), pictures=np.stack(pictures))
     return Portraits(np.stack(ws[:count]), np.stack(embeddings[:count]), np.stack(pictures[:count]))
@@ -126,40 +139,46 @@ def _normal(random: np.random.Generator, count: int) -> Iterator[Float]:
 
 def _picture(output: Float) -> UInt8:
     image = np.clip(output.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).astype(np.uint8)
-    return cv2.resize(image, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA)
+    return _resized(image, PICTURE_PX)
 
 
-def labelled_features(models: Models, folder: Path) -> tuple[Float, Float, Float]:
-    """Return probe features (n, d), age in years (n,) and female 0/1 (n,) of ``age_sex_*.jpg`` pictures.
+def _resized(image: UInt8, size: int) -> UInt8:
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def labelled_features(models: Models, folder: Path) -> tuple[Float, Float]:
+    """Return probe features (n, d) and age in years (n,) of pictures named ``age_*.jpg``.
 
     Raises:
-        InputError: no picture with a face was found.
+        InputError: no picture with a face was found, or a file is no picture.
     """
     sface = network_from_file(models.path("sface"), workers=1)
     detector = cv2.FaceDetectorYN.create(str(models.path("yunet")), "", (0, 0), 0.5)
-    features, labels = [], []
-    for path in sorted(folder.glob("*_*_*.jpg")):
+    features, ages = [], []
+    for path in sorted(folder.glob("*_*.jpg")):
         # A margin, because the detector misses faces that fill the picture.
-        bgr = cv2.copyMakeBorder(cv2.imread(str(path)), 60, 60, 60, 60, cv2.BORDER_CONSTANT)
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise InputError(f"{path} is not a picture; remove it")
+        bgr = cv2.copyMakeBorder(picture, 60, 60, 60, 60, cv2.BORDER_CONSTANT)
         detector.setInputSize((bgr.shape[1], bgr.shape[0]))
         faces = detector.detect(bgr)[1]
         if faces is None:
             continue
         points = max(faces, key=lambda face: face[-1])[4:14].reshape(5, 2)
-        crop = sface_crop(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), points)
+        crop = sface_crop(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), points)
         features.append(probe_features(crop, sface(crop)[0][0]))
-        labels.append([float(part) for part in path.name.split("_")[:2]])
+        ages.append(float(path.name.split("_")[0]))
     if not features:
-        raise InputError(f"{folder} holds no picture named age_sex_*.jpg with a face; check the folder")
-    age, female = np.array(labels, np.float32).T
-    return np.stack(features), age, female
+        raise InputError(f"{folder} holds no picture named age_*.jpg with a face; check the folder")
+    return np.stack(features), np.array(ages, np.float32)
 
 
 def probe_features(crop: Float, embedding: Float) -> Float:
     """Return what the label probe looks at: the unit embedding and the texture (HOG) of SFace's crop."""
     descriptor = cv2.HOGDescriptor((SFACE_PX, SFACE_PX), (28, 28), (14, 14), (14, 14), 8)
     grey = cv2.cvtColor(crop[0].transpose(1, 2, 0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-    texture = descriptor.compute(grey).ravel()
+    texture = np.asarray(descriptor.compute(grey)).ravel()
     texture *= TEXTURE_WEIGHT / np.linalg.norm(texture)
     return np.concatenate([embedding / np.linalg.norm(embedding), texture]).astype(np.float32)
 
@@ -169,7 +188,7 @@ def ridge_predict(known: Float, labels: Float, asked: Float) -> Float:
     mean = known.mean(axis=0)
     kernel = (known - mean) @ (known - mean).T + PROBE_RIDGE * np.eye(len(known))
     weights = (known - mean).T @ np.linalg.solve(kernel, labels - labels.mean())
-    return ((asked - mean) @ weights + labels.mean()).astype(np.float32)
+    return np.asarray((asked - mean) @ weights + labels.mean(), np.float32)
 
 
 def region_lab(pictures: UInt8, region: tuple[float, float, float, float]) -> Float:
@@ -180,27 +199,45 @@ def region_lab(pictures: UInt8, region: tuple[float, float, float, float]) -> Fl
     return np.array(labs, np.float32)
 
 
-def label(portraits: Portraits, known: Float, age: Float, female: Float) -> dict[str, Float]:
+def spread(embeddings: Float, yes: str, no: str) -> Float:
+    """Return 0..1 (n,): portraits read by eye as one of ``yes`` are 1, of ``no`` 0, the others predicted."""
+    marks = np.array(list(READ_BY_EYE))[: len(embeddings)]
+    rows = np.flatnonzero(np.isin(marks, list(yes + no)))
+    truth = np.isin(marks[rows], list(yes)).astype(np.float32)
+    scores = np.clip(ridge_predict(embeddings[rows], truth, embeddings), 0, 1)
+    scores[rows] = truth
+    return scores
+
+
+def fit_look_reader(looks: Float, labels: Float) -> Float:
+    """Return ridge weights (1569,), the last for a constant 1: looks (n, 1568) to labels (n,)."""
+    mean = looks.mean(axis=0)
+    kernel = (looks - mean) @ (looks - mean).T + LOOK_RIDGE * np.eye(len(looks))
+    weights = (looks - mean).T @ np.linalg.solve(kernel, labels - labels.mean())
+    return np.append(weights, labels.mean() - mean @ weights).astype(np.float32)
+
+
+def label(portraits: Portraits, known: Float, age: Float) -> dict[str, Float]:
     """Return the columns of the bank (see :class:`vidanon.identity.bank.Bank`)."""
     points = PORTRAIT_POINTS * KEPT_PX - 0.5
-    asked = np.stack(
-        [
-            probe_features(sface_crop(picture, points), embedding)
-            for picture, embedding in zip(portraits.pictures, portraits.embeddings, strict=True)
-        ]
-    )
-    # Small children carry too few signs of their sex to teach the probe.
-    grown = age >= MIN_SEX_AGE
+    crops = [sface_crop(picture, points) for picture in portraits.pictures]
+    asked = np.stack([probe_features(*pair) for pair in zip(crops, portraits.embeddings, strict=True)])
+    looks = np.stack([look(crop[0].transpose(1, 2, 0).astype(np.uint8)) for crop in crops])
+    child = spread(portraits.embeddings, yes="bgc", no="mf") > CHILD_SCORE
+    years = np.clip(ridge_predict(known, age, asked), 0, 100)
+    years = np.where(child, np.minimum(years, MAX_CHILD_YEARS), np.maximum(years, MIN_ADULT_YEARS))
+    female = spread(portraits.embeddings, yes="fg", no="mb")
     left, right = (region_lab(portraits.pictures, region) for region in (LEFT_CHEEK, RIGHT_CHEEK))
     cheeks = (left + right) / 2
     return {
         "w": portraits.w,
         "embeddings": portraits.embeddings,
-        "female": np.clip(ridge_predict(known[grown], female[grown], asked), 0, 1),
-        "age": np.clip(ridge_predict(known, age, asked), 0, 100),
+        "female": female,
+        "age": years,
         "skin_lab": cheeks,
         "fringe": np.linalg.norm(region_lab(portraits.pictures, FOREHEAD) - cheeks, axis=1),
         "beard": cheeks[:, 0] - region_lab(portraits.pictures, CHIN)[:, 0],
+        "look_reader": fit_look_reader(looks, female),
     }
 
 
@@ -210,15 +247,16 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--portraits", type=Path, required=True, help="kept drawings; a stopped run goes on")
-    parser.add_argument("--labelled-faces", type=Path, required=True, help="folder of age_sex_*.jpg")
+    parser.add_argument("--labelled-faces", type=Path, required=True, help="folder of age_*.jpg")
     parser.add_argument("--target", type=Path, required=True, help="the bank, .npz")
     parser.add_argument("--people", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=20240607)
+    parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
     models = ModelStore()
     portraits = draw_portraits(models, options.people, options.seed, options.portraits)
     columns = label(portraits, *labelled_features(models, options.labelled_faces))
-    np.savez_compressed(options.target, **{name: x.astype(np.float16) for name, x in columns.items()})
+    halves: dict[str, Any] = {name: x.astype(np.float16) for name, x in columns.items()}
+    np.savez_compressed(options.target, **halves)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,136 @@
+"""New faces: strangers to everyone in the video, alike in sex and age, decided by the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidanon.errors import ModelsError, SettingsError, UnsafeError
+from vidanon.identity.bank import load_bank, look
+from vidanon.identity.choose import OTHERS_LIMIT, SOURCE_LIMITS, Profile, choose, load_key
+from vidanon.types import Float
+
+KEY = b"0123456789abcdef"
+
+
+def person(seed: int, like: int | None = None) -> Profile:
+    """A made-up person; ``like`` starts from someone of the bank, so that sex and age are plain."""
+    random = np.random.default_rng(seed)
+    bank = load_bank()
+    like = int(random.integers(len(bank))) if like is None else like
+    embedding = bank.embeddings[like] + random.normal(0, 0.05, 128).astype(np.float32)
+    return Profile((embedding / np.linalg.norm(embedding)).astype(np.float32), bank.skin_lab[like])
+
+
+def people(count: int) -> dict[int, Profile]:
+    return {number: person(100 + number) for number in range(count)}
+
+
+def vectors(profiles: dict[int, Profile], key: bytes) -> Float:
+    return np.stack([code.vector for code in choose(profiles, key).values()])
+
+
+@settings(max_examples=15, deadline=None)
+@given(key=st.binary(min_size=16, max_size=64))
+def test_same_key_gives_the_same_faces_byte_for_byte(key: bytes) -> None:
+    profiles = people(4)
+    first, second = choose(profiles, key), choose(dict(reversed(profiles.items())), key)
+    assert {n: (c.name, c.vector.tobytes()) for n, c in first.items()} == {
+        n: (c.name, c.vector.tobytes()) for n, c in second.items()
+    }
+
+
+def test_different_keys_give_different_faces() -> None:
+    names = {choose({0: person(1)}, KEY + bytes([n]))[0].name for n in range(40)}
+    assert len(names) >= 4
+
+
+@settings(max_examples=15, deadline=None)
+@given(key=st.binary(min_size=16, max_size=32), count=st.integers(1, 8))
+def test_new_faces_are_strangers_to_everyone_in_the_video(key: bytes, count: int) -> None:
+    profiles = people(count)
+    codes = choose(profiles, key)
+    assert sorted(codes) == list(range(count))
+    assert len({code.name for code in codes.values()}) == count
+    new = np.stack([codes[n].vector for n in range(count)])
+    old = np.stack([profiles[n].embedding for n in range(count)])
+    to_old, to_new = new @ old.T, new @ new.T
+    assert np.allclose(np.diag(to_new), 1, atol=1e-3)
+    assert np.diag(to_old).max() < SOURCE_LIMITS[-1]
+    off = ~np.eye(count, dtype=bool)
+    assert max(to_old[off], default=0) < OTHERS_LIMIT
+    assert max(to_new[off], default=0) < OTHERS_LIMIT
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sex_and_age_group_are_kept(seed: int) -> None:
+    bank = load_bank()
+    profile = person(seed)
+    code = choose({0: profile}, KEY)[0]
+    row = int(code.name.removeprefix("bank-"))
+    reading = bank.read(profile.embedding, profile.look)
+    assert (bank.female[row] > 0.5) == (reading.female > 0.5)
+    assert bool(bank.child[row]) == reading.child
+
+
+def test_men_and_women_of_the_bank_are_told_apart() -> None:
+    bank = load_bank()
+    sure = np.flatnonzero((bank.female < 0.1) | (bank.female > 0.9))[:200]
+    read = np.array([bank.read(bank.embeddings[row]).female for row in sure])
+    assert ((read > 0.5) == (bank.female[sure] > 0.5)).mean() > 0.9
+
+
+def test_unknown_skin_tone_does_not_stop_the_choice() -> None:
+    assert choose({3: Profile(person(1).embedding, np.full(3, np.nan, np.float32))}, KEY).keys() == {3}
+
+
+def test_no_choice_without_a_valid_embedding() -> None:
+    broken = Profile(np.full(128, np.nan, np.float32), np.zeros(3, np.float32))
+    with pytest.raises(UnsafeError, match="person 7"):
+        choose({7: broken}, KEY)
+
+
+def test_codes_fit_the_mapper() -> None:
+    code = choose({0: person(5)}, KEY)[0]
+    assert code.vector.shape == (128,) and code.vector.dtype == np.float32
+    assert np.linalg.norm(code.vector) == pytest.approx(1, abs=1e-3)
+    assert code.w is not None and code.w.shape == (512,) and code.w.dtype == np.float32
+
+
+def test_nobody_gives_nothing() -> None:
+    assert choose({}, KEY) == {}
+
+
+def test_look_is_a_unit_vector_that_ignores_brightness() -> None:
+    crop = np.random.default_rng(0).integers(0, 120, (112, 112, 3)).astype(np.uint8)
+    dark, bright = look(crop), look(crop * 2)
+    assert np.linalg.norm(dark) == pytest.approx(1, abs=1e-3)
+    assert float(dark @ bright) > 0.99
+
+
+def test_keys(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(KEY)
+    assert load_key(str(file)) == KEY
+    assert load_key("") != load_key("") and len(load_key("")) == 32
+
+
+def test_bad_keys_are_refused(tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.write_bytes(b"secret")
+    with pytest.raises(SettingsError, match="16 or more"):
+        load_key(str(short))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_key(str(tmp_path / "missing"))
+
+
+def test_damaged_bank_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelsError, match="missing"):
+        load_bank(tmp_path / "none.npz")
+    np.savez(tmp_path / "other.npz", w=np.zeros(3))
+    with pytest.raises(ModelsError, match="cannot be read"):
+        load_bank(tmp_path / "other.npz")

@@ -46,6 +46,9 @@ class OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": str(workers),
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        # OpenVINO's binding sets up its numpy interface on first use, and hangs when two threads are first at
+        # once: use it here, where networks are built, before any worker runs.
+        ov.Type.f32.to_dtype()
         self._compiled = ov.Core().compile_model(model, "CPU", config)
         self._local = threading.local()
 

@@ -12,7 +12,7 @@ GROUND = ("types", "errors", "settings", "geometry")
 RANKS = {name: 0 for name in GROUND} | {"models": 1, "networks": 1, "stages": 1, "identity": 1, "training": 3}
 RANKS |= {
     "plan": 2,
-    "render": 2,
+    "renderer": 2,
     "api": 3,
     "recognisers": 3,
     "measures": 3,

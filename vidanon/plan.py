@@ -87,12 +87,11 @@ def analyse(
             watcher.add(frame, faces, small)
             if progress is not None:
                 progress(watcher.frames, video.info.frame_count)
-        info, corrupt = video.info, video.corrupt_packets
+        info, notes = video.info, _notes(video)
     if not watcher.frames:
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
     tracklets = watcher.tracker.finish()
     tracks, profiles = _finish(tracklets, watcher, settings)
-    notes = (f"{corrupt} corrupt packets were skipped",) if corrupt else ()
     return Plan(
         info=info,
         frames=watcher.frames,
@@ -102,6 +101,15 @@ def analyse(
         settings=asdict(settings),
         notes=notes,
     )
+
+
+def _notes(video: Decoder) -> tuple[str, ...]:
+    notes = []
+    if video.corrupt_packets:
+        notes.append(f"{video.corrupt_packets} corrupt packets were skipped")
+    if video.ended_early:
+        notes.append("the video ends before its stated end")
+    return tuple(notes)
 
 
 Seen = tuple[list[Face], UInt8]

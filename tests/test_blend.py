@@ -44,9 +44,7 @@ def test_a_transform_and_its_inverse_cancel(angle: float, scale: float, x: float
 
 def test_the_similarity_fit_recovers_a_similarity(landmarks: Float) -> None:
     wanted = np.array([[0.8, -0.6, 12], [0.6, 0.8, -7]], np.float32)
-    np.testing.assert_allclose(
-        warp.fit_similarity(landmarks, apply(wanted, landmarks)), wanted, atol=1e-3
-    )
+    np.testing.assert_allclose(warp.fit_similarity(landmarks, apply(wanted, landmarks)), wanted, atol=1e-3)
     assert warp.landmark_error(landmarks, apply(wanted, landmarks)) == pytest.approx(0, abs=1e-4)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidanon.errors import InputError, OutputError, SettingsError
+from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def render_plan(
     """
     from vidanon.renderer import render
     from vidanon.stages.decode import probe
-    from vidanon.stages.encode import publish, temporary_path
+    from vidanon.stages.encode import publish, rejected_path, temporary_path
 
     started = time.monotonic() if started is None else started
     info = probe(source)
@@ -156,6 +156,10 @@ def render_plan(
     try:
         result = render(source, plan, temporary, settings, models, _named(progress, "render"))
         publish(temporary, target)
+    except UnsafeError as error:
+        rejected = rejected_path(target)
+        publish(temporary, rejected)
+        raise UnsafeError(f"{error}; the refused result is {rejected}") from error
     except OSError as error:
         if isinstance(error, (InputError, OutputError, FileNotFoundError)):
             raise

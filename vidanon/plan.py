@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError, OutputError, SettingsError
+from vidanon.identity.bank import look
 from vidanon.identity.choose import Profile, choose, load_key
-from vidanon.identity.embed import SFace
+from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
 from vidanon.stages.landmark import Landmarker, box_iou
@@ -178,7 +179,11 @@ class _Watcher:
         if known and frame.index % SAMPLE_EVERY:
             return Sighting(face)
         embedding = self._embed(frame.image, face.landmarks)
-        return Sighting(replace(face, embedding=embedding), skin_tone(frame.image, face.landmarks))
+        return Sighting(
+            replace(face, embedding=embedding),
+            skin_tone(frame.image, face.landmarks),
+            look(aligned_crop(frame.image, face.landmarks)),
+        )
 
     def _recover(self, frame: Frame, track: Tracklet, faces: list[Face]) -> Face | None:
         """Look for the mesh where a face that no detector sees should be."""
@@ -282,7 +287,9 @@ def _profile(tracks: list[Tracklet]) -> Profile:
     embedding = _mean_embedding(tracks)
     if embedding is None:
         embedding = np.zeros(EMBEDDING_SIZE, np.float32)
-    return Profile(embedding, skin.astype(np.float32))
+    looks = [s.look for track in tracks for s in track.sightings.values() if s.look is not None]
+    mean_look = np.asarray(np.mean(looks, axis=0), np.float32) if looks else None
+    return Profile(embedding, skin.astype(np.float32), mean_look)
 
 
 def save_plan(plan: Plan, path: Path) -> None:

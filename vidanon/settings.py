@@ -79,7 +79,9 @@ class RenderSettings(_Section):
 
     mask_forehead: float = _option(0.16, "how far the mask reaches up the forehead, face widths", 0.0, 0.5)
     feather: float = _option(0.06, "softness of the mask's edge, face widths", 0.0, 0.3)
-    gate_nme: float = _option(0.12, "landmark error above which a face is obscured, face widths", 0.01, 1.0)
+    gate_nme: float = _option(
+        0.12, "landmark error above which a face is obscured, inter-ocular distances", 0.0, 1.0
+    )
     exit_px: int = _option(
         0, "size of the generated face, pixels (0: by size on screen)", choices=(0, 128, 256, 512, 1024)
     )

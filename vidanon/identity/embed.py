@@ -42,6 +42,20 @@ def similarity(target: Float, source: Float) -> Float:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]], np.float32)
 
 
+def aligned_crop(image: UInt8, landmarks: Float) -> UInt8:
+    """Cut the five-point ArcFace crop of a face, uint8 RGB (112, 112, 3).
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels of ``image``.
+    """
+    import cv2
+
+    crop_from_frame = similarity(TEMPLATE, five_points(landmarks))
+    crop = cv2.warpAffine(image, crop_from_frame, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, np.uint8)
+
+
 class SFace:
     """SFace (Zhong et al. 2021), 128 numbers per face; cosine similarity tells people apart.
 
@@ -66,10 +80,7 @@ class SFace:
         Returns:
             float32 (128,), unit length.
         """
-        import cv2
-
-        crop_from_frame = similarity(TEMPLATE, five_points(landmarks))
-        crop = cv2.warpAffine(image, crop_from_frame, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
+        crop = aligned_crop(image, landmarks)
         batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
         vector = self._network(batch)[0][0]
         unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)

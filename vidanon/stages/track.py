@@ -41,10 +41,12 @@ class Sighting:
     Attributes:
         face: the face; ``score`` is 0 where only the landmarker found it.
         skin_lab: float32 (3,), CIE Lab of the skin, or None where it was not sampled.
+        look: float32 (1568,), see :func:`vidanon.identity.bank.look`; None where it was not sampled.
     """
 
     face: Face
     skin_lab: Float | None = None
+    look: Float | None = None
 
 
 @dataclass(slots=True, eq=False)

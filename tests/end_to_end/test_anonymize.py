@@ -1,0 +1,101 @@
+"""The real command with the real models on a real face: sixteen frames of the sample clip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from vidanon.compare import evaluate_pair
+from vidanon.errors import ModelsError
+from vidanon.models.registry import ModelStore
+from vidanon.stages.decode import Decoder
+
+FRAMES = 16
+
+
+def vidanon(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vidanon", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("end_to_end")
+    try:
+        sample = ModelStore().path("sample-clip")
+    except ModelsError:
+        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
+    cut = ["-ss", "12", "-i", str(sample), "-frames:v", str(FRAMES), "-t", "0.67"]
+    codecs = ["-c:v", "libx264", "-crf", "14", "-c:a", "copy", str(folder / "source.mp4")]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut, *codecs], check=True)
+    (folder / "key").write_bytes(b"the same key gives the same face")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(folder: Path) -> Path:
+    target = folder / "first.mp4"
+    done = vidanon("anonymize", folder / "source.mp4", "-o", target, "--key-file", folder / "key")
+    assert done.returncode == 0, done.stderr
+    assert "faces replaced" in done.stdout
+    return target
+
+
+@pytest.fixture(scope="module")
+def figures(folder: Path, output: Path) -> dict[str, Any]:
+    return evaluate_pair(folder / "source.mp4", output, ModelStore(), stride=2)
+
+
+def test_every_frame_is_there_and_the_audio_is_the_same(figures: dict[str, Any]) -> None:
+    assert figures["source_frames"] == figures["output_frames"] == FRAMES
+    assert figures["pts_errors"] == 0
+    assert figures["audio_identical"]
+
+
+def test_nobody_is_recognised_and_no_original_pixel_is_left(figures: dict[str, Any]) -> None:
+    assert figures["leak_frames"] == 0, json.dumps(figures, default=str)
+    assert figures["stranger_share"] >= 0.99
+
+
+def test_pose_and_expression_stay(figures: dict[str, Any]) -> None:
+    assert figures["nme"] <= 0.04
+    assert figures["pose_error_deg"] <= 2.5
+
+
+def test_what_surrounds_the_face_stays(folder: Path, output: Path) -> None:
+    with Decoder(folder / "source.mp4") as before, Decoder(output) as after:
+        for one, other in zip(before, after, strict=True):
+            edge = np.abs(one.image[:, :60].astype(int) - other.image[:, :60]).mean()
+            assert edge < 3
+
+
+def test_the_same_key_gives_the_same_bytes(folder: Path, output: Path) -> None:
+    target = folder / "second.mp4"
+    done = vidanon("anonymize", folder / "source.mp4", "-o", target, "--key-file", folder / "key", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == output.read_bytes()
+
+
+def test_a_gate_that_nothing_passes_obscures_every_face(folder: Path) -> None:
+    target = folder / "gated.mp4"
+    done = vidanon("anonymize", folder / "source.mp4", "-o", target, "--set", "render.gate_nme=0")
+    assert done.returncode == 0, done.stderr
+    figures = evaluate_pair(folder / "source.mp4", target, ModelStore(), stride=4)
+    assert figures["leak_frames"] == 0
+
+
+def test_a_video_without_a_face_comes_out_as_it_went_in(silent_clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    done = vidanon("anonymize", silent_clip, "-o", target)
+    assert done.returncode == 0, done.stderr
+    with Decoder(silent_clip) as before, Decoder(target) as after:
+        for one, other in zip(before, after, strict=True):
+            assert one.pts == other.pts
+            assert np.abs(one.image.astype(int) - other.image).mean() < 3

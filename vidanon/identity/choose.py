@@ -25,7 +25,7 @@ KEY_BYTES = 32
 MIN_KEY_BYTES = 16
 
 # SFace cosine similarity; two pictures count as one person from .37 on (FAR 1e-3 on LFW).
-SOURCE_LIMITS = (0.20, 0.24, 0.28)
+SOURCE_LIMITS = (0.10, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
 DRAW_FROM = 8

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.geometry import apply, compose, invert, unit_crop_from_frame
+from vidanon.geometry import apply, compose, fit_similarity, invert, unit_crop_from_frame
 from vidanon.stages import blend, gate, obscure, warp
 from vidanon.stages.mesh import CONTROL, FACE_OVAL
 from vidanon.types import Float
@@ -44,7 +44,7 @@ def test_a_transform_and_its_inverse_cancel(angle: float, scale: float, x: float
 
 def test_the_similarity_fit_recovers_a_similarity(landmarks: Float) -> None:
     wanted = np.array([[0.8, -0.6, 12], [0.6, 0.8, -7]], np.float32)
-    np.testing.assert_allclose(warp.fit_similarity(landmarks, apply(wanted, landmarks)), wanted, atol=1e-3)
+    np.testing.assert_allclose(fit_similarity(landmarks, apply(wanted, landmarks)), wanted, atol=1e-3)
     assert warp.landmark_error(landmarks, apply(wanted, landmarks)) == pytest.approx(0, abs=1e-4)
 
 

@@ -35,6 +35,26 @@ def compose(a_from_b: Float, b_from_c: Float) -> Float:
     return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
 
 
+def fit_similarity(source: Float, target: Float) -> Float:
+    """Least-squares similarity (Umeyama 1991, without reflection), target_from_source.
+
+    Args:
+        source: float32 (n, 2).
+        target: float32 (n, 2).
+
+    Returns:
+        float32 (2, 3).
+    """
+    mean_source, mean_target = source.mean(0), target.mean(0)
+    a, b = source - mean_source, target - mean_target
+    norm = max(float((a * a).sum()), 1e-9)
+    cos = float((a * b).sum()) / norm
+    sin = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / norm
+    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
+    offset = mean_target - linear @ mean_source
+    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
 def picture_from_unit(size: int) -> Float:
     """Return the transform from the unit crop to pixel centres of a ``size`` x ``size`` picture."""
     return np.array([[size, 0, -0.5], [0, size, -0.5]], np.float32)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidanon.geometry import fit_similarity
 from vidanon.networks.runtime import network_from_file
 from vidanon.types import Float, UInt8
 
@@ -27,21 +28,6 @@ def five_points(landmarks: Float) -> Float:
     return np.concatenate([eyes, landmarks[[1, 61, 291]]]).astype(np.float32)
 
 
-def similarity(target: Float, source: Float) -> Float:
-    """Return the least-squares ``target_from_source``: rotation, one scale, shift, no mirror.
-
-    Args:
-        target: float32 (n, 2), n >= 2.
-        source: float32 (n, 2), the same points elsewhere.
-    """
-    to, fro = (points[:, 0] + 1j * points[:, 1] for points in (target, source))
-    to_mean, fro_mean = to.mean(), fro.mean()
-    centred = fro - fro_mean
-    turn = (centred.conj() @ (to - to_mean)) / max(float(np.vdot(centred, centred).real), 1e-9)
-    shift = to_mean - turn * fro_mean
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]], np.float32)
-
-
 def aligned_crop(image: UInt8, landmarks: Float) -> UInt8:
     """Cut the five-point ArcFace crop of a face, uint8 RGB (112, 112, 3).
 
@@ -51,7 +37,7 @@ def aligned_crop(image: UInt8, landmarks: Float) -> UInt8:
     """
     import cv2
 
-    crop_from_frame = similarity(TEMPLATE, five_points(landmarks))
+    crop_from_frame = fit_similarity(five_points(landmarks), TEMPLATE)
     crop = cv2.warpAffine(image, crop_from_frame, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from vidanon.geometry import apply
+from vidanon.geometry import apply, fit_similarity
 from vidanon.stages.mesh import CONTROL, FACE_OVAL, RIGID
 from vidanon.types import Float, UInt8
 
@@ -21,26 +21,6 @@ FOLLOW_OUTLINE = 0.95
 SMOOTHING = 1e-4
 GRID_MIN_PX = 8
 """Least spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
-
-
-def fit_similarity(source: Float, target: Float) -> Float:
-    """Least-squares similarity (Umeyama 1991, without reflection), target_from_source.
-
-    Args:
-        source: float32 (n, 2).
-        target: float32 (n, 2).
-
-    Returns:
-        float32 (2, 3).
-    """
-    mean_source, mean_target = source.mean(0), target.mean(0)
-    a, b = source - mean_source, target - mean_target
-    norm = max(float((a * a).sum()), 1e-9)
-    cos = float((a * b).sum()) / norm
-    sin = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / norm
-    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
-    offset = mean_target - linear @ mean_source
-    return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
 
 
 def target_landmarks(generated: Float, source: Float) -> Float:

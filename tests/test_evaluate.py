@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 from vidanon.compare import audio_hashes, evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError
 from vidanon.evaluate import evaluate_clips, find_clips, format_table, shorten
-from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, iou, is_unchanged
+from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
+from vidanon.stages.landmark import box_iou
 
 FRAMES = 12
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -131,9 +132,9 @@ def test_angle_between_rotations(angle: float) -> None:
 
 def test_overlap_of_boxes() -> None:
     box = np.array([0, 0, 10, 10], np.float32)
-    assert iou(box, box) == pytest.approx(1)
-    assert iou(box, box + 20) == 0
-    assert iou(box, np.array([5, 0, 15, 10], np.float32)) == pytest.approx(1 / 3)
+    assert box_iou(box, box) == pytest.approx(1)
+    assert box_iou(box, box + 20) == 0
+    assert box_iou(box, np.array([5, 0, 15, 10], np.float32)) == pytest.approx(1 / 3)
 
 
 def test_only_the_face_box_decides_whether_a_face_is_unchanged() -> None:

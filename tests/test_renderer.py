@@ -18,6 +18,7 @@ from vidanon.errors import UnsafeError
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import gate, synthesize
+from vidanon.stages.workers import ordered_map
 from vidanon.types import Float, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 
@@ -34,14 +35,14 @@ def test_results_come_in_order_and_few_are_in_flight() -> None:
         return index
 
     with ThreadPoolExecutor(2) as pool:
-        for done, result in enumerate(render._ordered_map(pool, work, items(), ahead=3)):
+        for done, result in enumerate(ordered_map(pool, work, items(), ahead=3)):
             assert result == done
             assert len(taken) - done <= 5
 
 
 def test_an_error_in_a_worker_reaches_the_caller() -> None:
     with ThreadPoolExecutor(2) as pool, pytest.raises(ZeroDivisionError):
-        list(render._ordered_map(pool, lambda x: 1 / x, [1, 0, 2], ahead=2))
+        list(ordered_map(pool, lambda x: 1 / x, [1, 0, 2], ahead=2))
 
 
 @given(st.integers(0, 30), st.integers(1, 5))

@@ -13,13 +13,11 @@ from collections import defaultdict
 import numpy as np
 
 from vidanon.errors import UnsafeError
-from vidanon.identity.embed import SFace
+from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.models.registry import ModelStore
 from vidanon.types import Float, UInt8
 
 EVERY_FRAMES = 10
-MAX_SIMILARITY = 0.37
-"""SFace similarity at a false accept rate of 1e-3 on LFW (design section 13.5)."""
 
 
 class SpotCheck:
@@ -47,10 +45,10 @@ class SpotCheck:
         Raises:
             UnsafeError: names the tracks and their similarities.
         """
-        failed = {track: mean for track, mean in self.means.items() if mean > MAX_SIMILARITY}
+        failed = {track: mean for track, mean in self.means.items() if mean > SFACE_SAME_PERSON}
         if failed:
             listed = ", ".join(f"track {track} ({mean:.2f})" for track, mean in failed.items())
             raise UnsafeError(
-                f"still recognisable: {listed}, similarity above {MAX_SIMILARITY}; "
+                f"still recognisable: {listed}, similarity above {SFACE_SAME_PERSON}; "
                 "run again with another key, or obscure with --set render.gate_nme=0"
             )

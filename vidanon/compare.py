@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, iou, is_unchanged
-from vidanon.recognisers import DLIB_SAME_PERSON, SFACE_SAME_PERSON, DlibResNet
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, is_unchanged
+from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
+from vidanon.stages.landmark import box_iou
 from vidanon.types import Face, Float, Frame, UInt8
 
 if TYPE_CHECKING:
@@ -110,8 +112,8 @@ class _Comparison:
         shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
         for face in found:
             self.tally.faces_judged += 1
-            best = max(shown, key=lambda other: iou(face.box, other.box), default=None)
-            if best is None or iou(face.box, best.box) < _MATCH_IOU:
+            best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)
+            if best is None or box_iou(face.box, best.box) < _MATCH_IOU:
                 self.tally.faces_lost += 1
                 continue
             self.tally.pairs.append(self._pair(source, output.image, face, best))
@@ -145,7 +147,7 @@ class _Comparison:
     def _follow(self, frame: int, box: Float) -> int:
         reach = max(_LINK_FRAMES, self._stride)
         near = {
-            number: iou(box, last)
+            number: box_iou(box, last)
             for number, (index, last) in self._last_seen.items()
             if index < frame <= index + reach
         }

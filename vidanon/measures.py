@@ -68,14 +68,6 @@ def angle_deg(first: Float, second: Float) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def iou(first: Float, second: Float) -> float:
-    """Return intersection over union of two boxes (x0, y0, x1, y1)."""
-    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
-    overlap = float(np.prod(np.maximum(high - low, 0)))
-    areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
-    return overlap / max(areas - overlap, 1e-6)
-
-
 def is_unchanged(source: UInt8, output: UInt8, box: Float) -> bool:
     """Say whether the inner part of a face box shows the same pixels in both, but for coding noise."""
     x0, y0, x1, y1 = box

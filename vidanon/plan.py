@@ -6,9 +6,8 @@ import base64
 import binascii
 import json
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +33,7 @@ from vidanon.stages.track import (
     link,
     thumbnail,
 )
+from vidanon.stages.workers import ordered_map
 from vidanon.types import (
     EMBEDDING_SIZE,
     Face,
@@ -82,9 +82,10 @@ def analyse(
         SettingsError: the key file cannot be used.
     """
     key = load_key(settings.identity.key_file)
-    with Decoder(source) as video:
+    workers = settings.runtime.workers
+    with Decoder(source) as video, ThreadPoolExecutor(workers) as pool:
         watcher = _Watcher(settings, models, video.info)
-        for frame, (faces, small) in _ordered(video, watcher.look, settings.runtime.workers):
+        for frame, faces, small in ordered_map(pool, watcher.look, video, workers + 1):
             watcher.add(frame, faces, small)
             if progress is not None:
                 progress(watcher.frames, video.info.frame_count)
@@ -113,22 +114,7 @@ def _notes(video: Decoder) -> tuple[str, ...]:
     return tuple(notes)
 
 
-Seen = tuple[list[Face], UInt8]
-
-
-def _ordered(
-    frames: Iterable[Frame], work: Callable[[Frame], Seen], workers: int
-) -> Iterator[tuple[Frame, Seen]]:
-    """Map frames on threads, in order, holding only a few of them."""
-    waiting: deque[tuple[Frame, Future[Seen]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for frame in frames:
-            waiting.append((frame, pool.submit(work, frame)))
-            if len(waiting) > workers + 1:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
+Seen = tuple[Frame, list[Face], UInt8]
 
 
 class _Watcher:
@@ -154,7 +140,7 @@ class _Watcher:
             replace(face, landmarks=mesh[0], blendshapes=mesh[1]) if mesh else face
             for face, mesh in zip(faces, meshes, strict=True)
         ]
-        return drop_duplicates(found), thumbnail(frame.image)
+        return frame, drop_duplicates(found), thumbnail(frame.image)
 
     def add(self, frame: Frame, faces: list[Face], small: UInt8) -> None:
         """Take the next frame."""

@@ -12,11 +12,8 @@ from vidanon.types import Float, UInt8
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
-# One pair of different people in a thousand passes (FAR 1e-3, pairs of LFW).
-SFACE_SAME_PERSON = 0.37
-"""SFace: cosine similarity above which two faces count as one person."""
 DLIB_SAME_PERSON = 0.535
-"""dlib ResNet: Euclidean distance below which two faces count as one person."""
+"""Euclidean distance below which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
 
 # dlib's five points: outer and inner corner of the eye on the right of the picture, the same on the left,
 # then the base of the nose. Mesh indices first, dlib's mean face (unit square without padding) second.

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -25,10 +23,9 @@ from vidanon.errors import SettingsError
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, synthesize, warp
+from vidanon.stages.workers import ordered_map
 from vidanon.types import Float, Frame, Plan, Track, UInt8
 
-In = TypeVar("In")
-Out = TypeVar("Out")
 Progress = Callable[[int, int], None]
 
 
@@ -183,19 +180,6 @@ class Renderer:
         return True
 
 
-def _ordered_map(
-    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
-) -> Iterator[Out]:
-    """Map over items in threads, in order, with at most ``ahead`` results waiting."""
-    waiting: deque[Future[Out]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def _windowed(
     items: Iterable[_Work], reach: int, center_of: Callable[[list[_Work], int], _Work]
 ) -> Iterator[_Work]:
@@ -252,9 +236,9 @@ def render(
             raise SettingsError(
                 f"the plan was not made from {source}: the picture size differs; make a new plan"
             )
-        encoded = _ordered_map(pool, renderer.encode_attributes, decoder, ahead)
+        encoded = ordered_map(pool, renderer.encode_attributes, decoder, ahead)
         smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, renderer.smooth)
-        generated = _ordered_map(pool, renderer.generate, smoothed, ahead)
+        generated = ordered_map(pool, renderer.generate, smoothed, ahead)
         decided = _windowed(generated, gate.HOLD_FRAMES, renderer.decide)
 
         def finish(work: _Work) -> tuple[Frame, int, int]:
@@ -263,7 +247,7 @@ def render(
             return frame, replaced, len(work.faces) - replaced
 
         with Encoder(source, decoder.info, target, settings.encode) as encoder:
-            for frame, replaced, obscured in _ordered_map(pool, finish, decided, ahead):
+            for frame, replaced, obscured in ordered_map(pool, finish, decided, ahead):
                 with summary.timed("encode"):
                     encoder.write(frame)
                 summary.frames += 1

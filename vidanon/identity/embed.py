@@ -13,6 +13,8 @@ from vidanon.types import Float, UInt8
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
+SFACE_SAME_PERSON = 0.37
+"""Cosine similarity above which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
 CROP_PX = 112
 # The five points of ArcFace (Deng et al. 2019, section 3.1) in a 112 px crop: eyes, nose tip, mouth corners,
 # the one at the picture's left first.

@@ -13,7 +13,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from vidanon.geometry import compose, invert, picture_from_unit
+from vidanon.geometry import compose, picture_from_unit
 from vidanon.models.registry import ModelStore
 from vidanon.networks.runtime import Network, network_from_module
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
@@ -120,8 +120,3 @@ def _build_exit(models: ModelStore, exit_px: int, device: str, workers: int) -> 
 
     example = (np.zeros((1, W_SIZE), np.float32),)
     return network_from_module(load_exit_generator(models, exit_px), example, device, workers)
-
-
-def frame_from_picture(crop_from_frame: Float, size: int) -> Float:
-    """Return the similarity from pixels of a generated picture of ``size`` to frame pixels."""
-    return compose(invert(crop_from_frame), invert(picture_from_unit(size)))

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from vidanon.errors import InputError
+from vidanon.geometry import fit_similarity
 from vidanon.identity.bank import look
 from vidanon.networks.runtime import network_from_file
 from vidanon.types import Float, UInt8
@@ -87,19 +88,10 @@ class Portraits:
     pictures: UInt8
 
 
-def similarity_fit(source: Float, target: Float) -> Float:
-    """Return the least-squares similarity (2, 3) that maps points ``source`` (n, 2) to ``target`` (n, 2)."""
-    x, y = source.T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    a, b, dx, dy = np.linalg.lstsq(rows, target.T.ravel(), rcond=None)[0]
-    return np.array([[a, -b, dx], [b, a, dy]], np.float32)
-
-
 def sface_crop(picture: UInt8, points: Float) -> Float:
     """Cut SFace's input, float32 (1, 3, 112, 112), RGB 0..255; ``points`` (5, 2) are picture pixels."""
     crop = cv2.warpAffine(
-        picture, similarity_fit(points, SFACE_POINTS), (SFACE_PX, SFACE_PX), flags=cv2.INTER_LINEAR
+        picture, fit_similarity(points, SFACE_POINTS), (SFACE_PX, SFACE_PX), flags=cv2.INTER_LINEAR
     )
     return np.ascontiguousarray(crop.astype(np.float32).transpose(2, 0, 1)[None])
 

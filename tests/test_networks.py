@@ -113,6 +113,14 @@ def test_compiled_exit_equals_torch_for_any_batch(models: ModelStore, w: np.ndar
     np.testing.assert_allclose(compiled(w[1:])[0], wanted[1:], atol=1e-3)
 
 
+def test_bfloat16_looks_like_float32(models: ModelStore, w: np.ndarray) -> None:
+    module = load_exit_generator(models, 256)
+    exact = network_from_module(module, (w[:1],))(w)[0]
+    fast = network_from_module(module, (w[:1],), bfloat16=True)(w)[0]
+    error = np.square(fast.clip(-1, 1) - exact.clip(-1, 1)).mean(axis=(1, 2, 3))
+    assert (10 * np.log10(4 / np.maximum(error, 1e-12)) > 45).all()
+
+
 def _faces(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     identity = rng.standard_normal((count, 128))

@@ -119,4 +119,4 @@ def _build_exit(models: ModelStore, exit_px: int, device: str, workers: int) -> 
     from vidanon.networks.exit_heads import load_exit_generator
 
     example = (np.zeros((1, W_SIZE), np.float32),)
-    return network_from_module(load_exit_generator(models, exit_px), example, device, workers)
+    return network_from_module(load_exit_generator(models, exit_px), example, device, workers, bfloat16=True)

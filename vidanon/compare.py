@@ -8,8 +8,9 @@ embedding leaves memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, is_unchanged
 from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
 from vidanon.stages.landmark import box_iou
+from vidanon.stages.workers import ordered_map
 from vidanon.types import Face, Float, Frame, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
+    from vidanon.stages.decode import Decoder
 
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
@@ -44,11 +47,13 @@ class FacePair:
         frame: index.
         face: number of the face, the same while it is followed from frame to frame.
         similarity: SFace cosine between source and output.
-        distance: dlib distance between source and output.
+        distance: dlib distance between source and output; NaN without dlib.
         nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source_blendshapes, output_blendshapes: float32 (52,).
         output_embedding: float32 (128,), SFace.
+        box: float32 (4,), the source face.
+        source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
     """
 
     frame: int
@@ -60,26 +65,77 @@ class FacePair:
     source_blendshapes: Float
     output_blendshapes: Float
     output_embedding: Float
+    box: Float
+    source_landmarks: Float
+    output_landmarks: Float
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenFace:
+    """One source face where the output shows none.
+
+    Attributes:
+        frame: index.
+        box: float32 (4,), the source face.
+        similarity: SFace cosine of source and output, both cut at the source's landmarks.
+    """
+
+    frame: int
+    box: Float
+    similarity: float
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Counts of one comparison, and the face pairs behind the means."""
+class Tally:
+    """Counts of one comparison, and the faces behind the means.
+
+    Attributes:
+        source_frames, output_frames: decoded pictures.
+        pts_errors: frames whose time moved by more than 2 ms.
+        face_frames: frames of the source with a face of at least 20 px.
+        unchanged: boxes of source faces whose pixels are still there, by frame.
+        faces_judged: source faces that were looked for in the output.
+        pairs: those that were found.
+        hidden: those that were not.
+    """
 
     source_frames: int = 0
     output_frames: int = 0
     pts_errors: int = 0
     face_frames: set[int] = field(default_factory=set)
-    unchanged: set[int] = field(default_factory=set)
+    unchanged: dict[int, list[Float]] = field(default_factory=dict)
     faces_judged: int = 0
-    faces_lost: int = 0
     pairs: list[FacePair] = field(default_factory=list)
+    hidden: list[HiddenFace] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen in one frame of both videos; numbers of faces are not given yet."""
+
+    source: Frame
+    output: Frame
+    boxes: list[Float]
+    unchanged: list[Float]
+    pairs: list[FacePair]
+    hidden: list[HiddenFace]
+
+
+Observer = Callable[[Frame, Frame, list[FacePair]], None]
+"""Called in order with source, output and the face pairs of every frame that was judged."""
 
 
 class _Comparison:
     """Walks through both videos once, side by side."""
 
-    def __init__(self, models: ModelStore, stride: int, workers: int) -> None:
+    def __init__(
+        self,
+        models: ModelStore,
+        judged: Callable[[int], bool],
+        workers: int,
+        dlib: bool,
+        observe: Observer | None,
+    ) -> None:
         from vidanon.identity.embed import SFace
         from vidanon.settings import DetectSettings
         from vidanon.stages.detect import FaceDetector
@@ -88,35 +144,57 @@ class _Comparison:
         self._detect = FaceDetector(models, DetectSettings(), workers)
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
-        self._dlib = DlibResNet(models)
+        self._dlib = DlibResNet(models) if dlib else None
         self._pose = HeadPose(models)
-        self._stride = stride
+        self._judged, self._observe = judged, observe
         self._last_seen: dict[int, tuple[int, Float]] = {}
-        self.tally = _Tally()
+        self.tally = Tally()
 
-    def add(self, source: Frame, output: Frame) -> None:
-        """Compare one frame of each."""
-        faces = [face.box for face in self._detect(source.image) if face.box[2] - face.box[0] >= MIN_FACE_PX]
-        if not faces:
-            return
-        self.tally.face_frames.add(source.index)
-        if any(is_unchanged(source.image, output.image, box) for box in faces):
-            self.tally.unchanged.add(source.index)
-        # Two neighbours out of every stride, so that adjacent frames can be compared.
-        if source.index % self._stride < 2:
-            self._judge(source, output, faces)
+    def look(self, frames: tuple[Frame, Frame]) -> _Look:
+        """Compare one frame of each; stateless, for worker threads."""
+        source, output = frames
+        boxes = [face.box for face in self._detect(source.image) if face.box[2] - face.box[0] >= MIN_FACE_PX]
+        unchanged = [box for box in boxes if is_unchanged(source.image, output.image, box)]
+        pairs: list[FacePair] = []
+        hidden: list[HiddenFace] = []
+        if boxes and self._judged(source.index):
+            pairs, hidden = self._judge(source, output, boxes)
+        return _Look(source, output, boxes, unchanged, pairs, hidden)
 
-    def _judge(self, source: Frame, output: Frame, boxes: list[Float]) -> None:
+    def add(self, look: _Look) -> None:
+        """Take the next frame, in order."""
+        tally, index = self.tally, look.source.index
+        if look.boxes:
+            tally.face_frames.add(index)
+        if look.unchanged:
+            tally.unchanged[index] = look.unchanged
+        numbers = {id(box): self._follow(index, box) for box in look.boxes}
+        pairs = [replace(pair, face=numbers[id(pair.box)]) for pair in look.pairs]
+        tally.faces_judged += len(pairs) + len(look.hidden)
+        tally.pairs += pairs
+        tally.hidden += look.hidden
+        if self._observe is not None and self._judged(index):
+            self._observe(look.source, look.output, pairs)
+
+    def _judge(
+        self, source: Frame, output: Frame, boxes: list[Float]
+    ) -> tuple[list[FacePair], list[HiddenFace]]:
         found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
         seen = [face.box for face in self._detect(output.image)]
         shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
+        pairs, hidden = [], []
         for face in found:
-            self.tally.faces_judged += 1
             best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)
             if best is None or box_iou(face.box, best.box) < _MATCH_IOU:
-                self.tally.faces_lost += 1
-                continue
-            self.tally.pairs.append(self._pair(source, output.image, face, best))
+                hidden.append(self._hidden(source, output.image, face))
+            else:
+                pairs.append(self._pair(source, output.image, face, best))
+        return pairs, hidden
+
+    def _hidden(self, source: Frame, output: UInt8, face: Face) -> HiddenFace:
+        assert face.landmarks is not None
+        before, after = (self._sface(image, face.landmarks) for image in (source.image, output))
+        return HiddenFace(source.index, face.box, float(before @ after))
 
     def _faces(self, image: UInt8, boxes: list[Float]) -> Iterator[Face]:
         for box, mesh in zip(boxes, self._landmark(image, boxes), strict=True):
@@ -134,22 +212,26 @@ class _Comparison:
         eyes = a[list(_EYE_CORNER_IDS)]
         return FacePair(
             frame=source.index,
-            face=self._follow(source.index, face.box),
+            face=-1,
             similarity=float(self._sface(source.image, a) @ embedding),
-            distance=float(np.linalg.norm(self._dlib(source.image, a) - self._dlib(output, b))),
+            distance=float("nan")
+            if self._dlib is None
+            else float(np.linalg.norm(self._dlib(source.image, a) - self._dlib(output, b))),
             nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
             source_blendshapes=face.blendshapes,
             output_blendshapes=shown.blendshapes,
             output_embedding=embedding,
+            box=face.box,
+            source_landmarks=a,
+            output_landmarks=b,
         )
 
     def _follow(self, frame: int, box: Float) -> int:
-        reach = max(_LINK_FRAMES, self._stride)
         near = {
             number: box_iou(box, last)
             for number, (index, last) in self._last_seen.items()
-            if index < frame <= index + reach
+            if index < frame <= index + _LINK_FRAMES
         }
         number = max(near, key=lambda key: near[key], default=-1)
         if number < 0 or near[number] < _MATCH_IOU:
@@ -205,7 +287,7 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
     return results
 
 
-def _results(tally: _Tally) -> dict[str, Any]:
+def _results(tally: Tally) -> dict[str, Any]:
     pairs = tally.pairs
     tracks: dict[int, list[FacePair]] = defaultdict(list)
     for pair in pairs:
@@ -226,9 +308,9 @@ def _results(tally: _Tally) -> dict[str, Any]:
         "face_frames": len(tally.face_frames),
         "unchanged_frames": len(tally.unchanged),
         "recognised_frames": len(known_sface | known_dlib),
-        "leak_frames": len(tally.unchanged | known_sface | known_dlib),
+        "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
         "faces_judged": tally.faces_judged,
-        "faces_lost": tally.faces_lost,
+        "faces_lost": len(tally.hidden),
         "stranger_share": _mean([float(stranger) for stranger in strangers]),
         "sface_mean": _mean([pair.similarity for pair in pairs]),
         "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
@@ -288,26 +370,67 @@ def evaluate_pair(
         InputError: a file is missing or no video, or the pictures differ in size.
         ModelsError: a model, or dlib, is missing.
     """
+    stride = max(stride, 1)
+    # Two neighbours out of every stride, so that adjacent frames can be compared.
+    tally = compare_videos(source, output, models, lambda index: index % stride < 2, workers)
+    results = _results(tally)
+    results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
+    return results
+
+
+def compare_videos(
+    source: Path,
+    output: Path,
+    models: ModelStore,
+    judged: Callable[[int], bool],
+    workers: int = 2,
+    dlib: bool = True,
+    observe: Observer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tally:
+    """Decode both videos side by side; look for faces in every frame and compare those of some frames.
+
+    Args:
+        source: the original.
+        output: what became of it.
+        models: where the models are.
+        judged: which frames the recognisers look at, by index; adjacent ones let faces be followed.
+        workers: threads.
+        dlib: use dlib's recogniser as well.
+        observe: called for every judged frame.
+        progress: called with (frames done, frames stated).
+
+    Raises:
+        InputError: a file is missing or no video, or the pictures differ in size.
+        ModelsError: a model, or dlib where asked for, is missing.
+    """
     from vidanon.stages.decode import Decoder
 
-    with Decoder(source) as first, Decoder(output) as second:
+    with Decoder(source) as first, Decoder(output) as second, ThreadPoolExecutor(workers) as pool:
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
-        comparison = _Comparison(models, max(stride, 1), workers)
+        comparison = _Comparison(models, judged, workers, dlib, observe)
         tally = comparison.tally
-        start_a = start_b = 0.0
-        for a, b in zip_longest(first, second):
-            tally.source_frames += a is not None
-            tally.output_frames += b is not None
-            if a is None or b is None:
-                continue
-            time_a, time_b = float(a.pts * first.info.time_base), float(b.pts * second.info.time_base)
-            if a.index == 0:
-                start_a, start_b = time_a, time_b
-            tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
-            comparison.add(a, b)
-    results = _results(tally)
-    results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
-    return results
+        frames = _side_by_side(first, second, tally)
+        for done, look in enumerate(ordered_map(pool, comparison.look, frames, workers + 1), start=1):
+            comparison.add(look)
+            if progress is not None:
+                progress(done, first.info.frame_count)
+    return tally
+
+
+def _side_by_side(first: Decoder, second: Decoder, tally: Tally) -> Iterator[tuple[Frame, Frame]]:
+    """Yield frames of equal index; count frames, and those whose time since the first one differs."""
+    start_a = start_b = 0.0
+    for a, b in zip_longest(first, second):
+        tally.source_frames += a is not None
+        tally.output_frames += b is not None
+        if a is None or b is None:
+            continue
+        time_a, time_b = float(a.pts * first.info.time_base), float(b.pts * second.info.time_base)
+        if a.index == 0:
+            start_a, start_b = time_a, time_b
+        tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
+        yield a, b

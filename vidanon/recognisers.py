@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class DlibResNet:
         except ImportError as error:
             raise ModelsError("dlib is missing; install it with 'pip install dlib-bin'") from error
         self._dlib: Any = dlib
+        self._lock = threading.Lock()  # a network keeps its layers' state
         self._model = dlib.face_recognition_model_v1(str(models.path("dlib-resnet")))
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
@@ -56,7 +58,9 @@ class DlibResNet:
         Returns:
             float32 (128,), compared by Euclidean distance.
         """
-        return np.array(self._model.compute_face_descriptor(self.chip(image, landmarks)), np.float32)
+        chip = self.chip(image, landmarks)
+        with self._lock:
+            return np.array(self._model.compute_face_descriptor(chip), np.float32)
 
     def chip(self, image: UInt8, landmarks: Float) -> UInt8:
         """Return the aligned picture that the recogniser sees, uint8 RGB (150, 150, 3)."""

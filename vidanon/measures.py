@@ -1,4 +1,4 @@
-"""What is measured on one face: head pose, overlap, unchanged pixels, expression. No networks."""
+"""What is measured on one face: head pose, unchanged pixels, expression, likeness. No networks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze
 UNCHANGED_LEVELS = 4.0
 """Mean absolute difference (0..255) inside the face below which a face counts as left as it was; encoding at
 crf 18 alone costs 1 to 2 levels."""
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 class HeadPose:
@@ -91,3 +92,48 @@ def expression_signals(blendshapes: Float) -> dict[str, Float]:
         (b[:, 17] + b[:, 18] - b[:, 11] - b[:, 12]) / 2,
     )
     return dict(zip(SIGNAL_NAMES, curves, strict=True))
+
+
+def psnr_db(first: UInt8, second: UInt8) -> float:
+    """Return the peak signal-to-noise ratio of two pictures of one shape, dB; 100 at most."""
+    error = float(np.mean((first.astype(np.float32) - second) ** 2))
+    return float(min(10 * np.log10(255**2 / max(error, 1e-9)), 100.0))
+
+
+def ms_ssim(first: UInt8, second: UInt8) -> float:
+    """Return the multi-scale structural similarity (Wang et al. 2003) of two pictures, -1..1.
+
+    Args:
+        first: uint8 (h, w, 3), 176 px or more on the shorter side.
+        second: of the same shape.
+
+    Raises:
+        ValueError: the pictures differ in shape or are too small for five scales.
+    """
+    if first.shape != second.shape or min(first.shape[:2]) < 11 * 2 ** (len(_MS_SSIM_WEIGHTS) - 1):
+        raise ValueError(f"expected two pictures of one shape, 176 px or more: {first.shape}, {second.shape}")
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    result = 1.0
+    for scale, weight in enumerate(_MS_SSIM_WEIGHTS):
+        mean_a, mean_b, aa, bb, ab = (_windowed_mean(x) for x in (a, b, a * a, b * b, a * b))
+        structure = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
+        if scale == len(_MS_SSIM_WEIGHTS) - 1:
+            structure = structure * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        # A negative mean has no real power; it means no similarity.
+        result *= max(float(structure.mean()), 0.0) ** weight
+        a, b = (_halved(x) for x in (a, b))
+    return result
+
+
+def _halved(x: Float) -> Float:
+    import cv2
+
+    return np.asarray(cv2.resize(x, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _windowed_mean(x: Float) -> Float:
+    """Mean under the 11x11 Gaussian window (sigma 1.5) wherever the window lies inside."""
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5], np.float32)

@@ -1,0 +1,379 @@
+"""Measure the learned map: the paper's figures on generated faces that training never saw, and on real ones.
+
+Every output is a generated picture of one identity with the attributes of another picture. SFace took part
+in training, dlib did not; both say how far identity and attributes were told apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from vidanon.bars import MAPPER_BARS, judge
+from vidanon.errors import InputError, UnsafeError
+from vidanon.figures import (
+    Seen,
+    cross_figures,
+    group_means,
+    groups_of,
+    likeness_figures,
+    same_figures,
+    w_figures,
+)
+from vidanon.geometry import unit_crop_from_frame
+from vidanon.identity.bank import Bank, load_bank, look
+from vidanon.identity.choose import Profile, choose
+from vidanon.identity.embed import SFace, aligned_crop
+from vidanon.measures import HeadPose, angle_deg
+from vidanon.mixing import HeadFinder, load_mapper, pictures_in, read_picture
+from vidanon.networks.runtime import network_from_module
+from vidanon.plan import skin_tone
+from vidanon.recognisers import DlibResNet
+from vidanon.stages.landmark import Landmarker
+from vidanon.stages.synthesize import crop_face
+from vidanon.stages.workers import ordered_map
+from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+HELD_OUT_SEED = 90001
+"""Training draws with small seeds; this one is for measuring only."""
+TRUNCATION = (0.5, 1.0)
+REFERENCE_DRAWS = 8192
+PEOPLE = 50
+ATTRIBUTE_SOURCES = 4
+TIMED_CALLS = 60
+# Which strangers are chosen must not change from run to run, or the figures could not be compared.
+_KEY = b"figures by apparent group"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A face that identity or attributes are taken from.
+
+    Attributes:
+        name: of the file; empty for generated faces.
+        seen: what is read in its aligned picture.
+        crop: float32 (3, 128, 128) in [-1, 1].
+        w: float32 (512,) of a generated face, or None.
+    """
+
+    name: str
+    seen: Seen
+    crop: Float
+    w: Float | None = None
+
+
+class Bench:
+    """The networks, and outputs made with them."""
+
+    def __init__(self, models: ModelStore, weights: Path | None, workers: int) -> None:
+        example = (
+            np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
+            np.zeros((1, EMBEDDING_SIZE), np.float32),
+            np.zeros((1, BLENDSHAPE_COUNT), np.float32),
+        )
+        self._mapper = network_from_module(load_mapper(weights), example, workers=workers + 1)
+        self._reader = FaceReader(models, workers)
+        self._landmark = Landmarker(models, workers)
+        self._sface = SFace(models, workers)
+        self._dlib = DlibResNet(models)
+        self._pose = HeadPose(models)
+        self._workers = workers
+
+    def see(self, picture: UInt8) -> Seen | None:
+        """Read an aligned picture, uint8 RGB (256, 256, 3); None where no face is found."""
+        (mesh,) = self._landmark(picture, [FACE_BOX])
+        if mesh is None:
+            return None
+        landmarks, blendshapes = mesh
+        return Seen(
+            picture,
+            landmarks,
+            blendshapes,
+            self._sface(picture, landmarks),
+            self._dlib(picture, landmarks),
+            self._pose(landmarks, PICTURE_PX, PICTURE_PX),
+        )
+
+    def subject(self, w: Float) -> Subject | None:
+        """Make the subject of a latent (512,)."""
+        picture = self._reader.picture(w)
+        seen = self.see(picture)
+        if seen is None:
+            return None
+        small = cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
+        crop = small.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
+        return Subject("", seen, crop, w)
+
+    def latent(self, identity: Float, attributes: Subject) -> Float:
+        """Map an identity (128,) and the attributes of a subject to w (512,)."""
+        inputs = (attributes.crop[None], identity[None], attributes.seen.blendshapes[None])
+        return np.asarray(self._mapper(*inputs)[0][0], np.float32)
+
+    def outputs(
+        self, jobs: Sequence[tuple[Float, Subject]], title: str
+    ) -> Iterator[tuple[Float, Seen | None]]:
+        """Make and read the output of every (identity, attributes), in order: w and what is seen."""
+
+        def make(job: tuple[Float, Subject]) -> tuple[Float, Seen | None]:
+            w = self.latent(*job)
+            return w, self.see(self._reader.picture(w))
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            made = ordered_map(pool, make, jobs, 2 * self._workers)
+            yield from tqdm(made, desc=title, total=len(jobs), unit="face", disable=None)
+
+    def ms_per_face(self, subject: Subject) -> float:
+        """Return the median time of attribute encoder and mapper for one face, milliseconds."""
+        spent = []
+        for _ in range(TIMED_CALLS):
+            begin = time.perf_counter()
+            self.latent(subject.seen.sface, subject)
+            spent.append(time.perf_counter() - begin)
+        return round(1000 * float(np.median(spent)), 2)
+
+
+def real_subjects(paths: Iterable[Path], bench: Bench, models: ModelStore) -> Iterator[Subject]:
+    """Yield the largest face of every picture; pictures without a face are passed over."""
+    finder = HeadFinder(models)
+    for path in paths:
+        image = read_picture(path)
+        faces = finder.faces(image)
+        if not faces or faces[0].landmarks is None:
+            continue
+        crop_from_picture = unit_crop_from_frame(faces[0].landmarks)
+        aligned = (crop_face(image, crop_from_picture, PICTURE_PX).transpose(1, 2, 0) + 1) * 127.5
+        seen = bench.see(np.asarray(np.clip(aligned.round(), 0, 255), np.uint8))
+        if seen is not None:
+            yield Subject(path.name, seen, crop_face(image, crop_from_picture))
+
+
+def both_figures(
+    subjects: list[Subject], bench: Bench, shift: int, title: str
+) -> tuple[dict[str, Any], Float]:
+    """Return ``cross`` and ``same`` figures of subjects, and the latents of the cross outputs.
+
+    Args:
+        subjects: each gives attributes once and identity once.
+        bench: makes the outputs.
+        shift: the identity of subject ``i`` goes with the attributes of subject ``i - shift``.
+        title: of the progress bars.
+    """
+    others = subjects[shift:] + subjects[:shift]
+    crossed = list(
+        bench.outputs([(b.seen.sface, a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross")
+    )
+    found = [
+        (a.seen, b.seen, o) for a, b, (_, o) in zip(subjects, others, crossed, strict=True) if o is not None
+    ]
+    if not found:
+        raise InputError(f"{title}: no output shows a face; the weights do not fit")
+    cross = cross_figures(*(list(column) for column in zip(*found, strict=True)))
+    remade = bench.outputs([(a.seen.sface, a) for a in subjects], f"{title}, same")
+    kept = [(a.seen, o) for a, (_, o) in zip(subjects, remade, strict=True) if o is not None]
+    same = same_figures([a for a, _ in kept], [o for _, o in kept])
+    lost = 2 * len(subjects) - len(found) - len(kept)
+    return {"cross": cross, "same": same, "lost": lost}, np.stack([w for w, _ in crossed])
+
+
+def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str, Any]:
+    """Return how alike people of the bank are when rendered with the same attributes."""
+    bank = load_bank()
+    people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
+    rounds = []
+    for subject in subjects[:ATTRIBUTE_SOURCES]:
+        jobs = [(bank.embeddings[person], subject) for person in people]
+        rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, "diversity") if o is not None]))
+    codes = likeness_figures([bank.embeddings[people]])
+    return likeness_figures(rounds) | {"people": PEOPLE, "codes": codes}
+
+
+def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, Any]]:
+    """Replace every labelled face as the product would, and return the figures per apparent group."""
+    bank = load_bank()
+    labelled = [subject for subject in subjects if groups_of(subject.name)]
+    jobs, kept = [], []
+    for subject in labelled:
+        try:
+            code = choose({0: _profile(subject.seen)}, _KEY)[0]
+        except UnsafeError:
+            # Nobody in the bank is permitted: the product would obscure this face.
+            continue
+        jobs.append((code.vector, subject))
+        kept.append(subject)
+    rows = [
+        _group_row(subject, output, bank)
+        for subject, (_, output) in zip(kept, bench.outputs(jobs, "by group"), strict=True)
+        if output is not None
+    ]
+    return group_means(rows)
+
+
+def _profile(seen: Seen) -> Profile:
+    texture = look(aligned_crop(seen.picture, seen.landmarks))
+    return Profile(seen.sface, skin_tone(seen.picture, seen.landmarks), texture)
+
+
+def _group_row(subject: Subject, output: Seen, bank: Bank) -> dict[str, Any]:
+    """Compare a labelled face with its replacement: likeness (wanted low) and what should stay."""
+    seen = subject.seen
+    before, after = _profile(seen), _profile(output)
+    read_before, read_after = (bank.read(p.embedding, p.look) for p in (before, after))
+    female = "female" in groups_of(subject.name)
+    eyes = max(float(np.hypot(*(seen.landmarks[263] - seen.landmarks[33]))), 1.0)
+    return {
+        "groups": groups_of(subject.name),
+        "sface": float(seen.sface @ output.sface),
+        "dlib": float(np.linalg.norm(seen.dlib - output.dlib)),
+        "nme": float(np.linalg.norm(seen.landmarks - output.landmarks, axis=1).mean()) / eyes,
+        "pose_error_deg": angle_deg(seen.turn, output.turn),
+        "blendshape_mae": float(np.abs(seen.blendshapes - output.blendshapes).mean()),
+        "sex_read_on_source": float((read_before.female > 0.5) == female),
+        "sex_kept": float((read_after.female > 0.5) == female),
+        "age_change_years": abs(read_after.age - read_before.age),
+        "skin_change_lab": float(np.linalg.norm(before.skin_lab - after.skin_lab)),
+    }
+
+
+def evaluate_mapper(
+    models: ModelStore,
+    weights: Path | None = None,
+    faces: Path | None = None,
+    samples: int = 256,
+    seed: int = HELD_OUT_SEED,
+    workers: int = 2,
+) -> dict[str, Any]:
+    """Measure an attribute mapper.
+
+    Args:
+        models: where the models are.
+        weights: safetensors file; None: the weights of the package.
+        faces: a folder with pictures of real people; names as in UTKFace give figures by apparent group.
+        samples: number of generated faces, and at most so many real ones, evenly taken.
+        seed: of the generated faces; not one that training used.
+        workers: threads.
+
+    Returns:
+        ``generated`` and (with ``faces``) ``real``: ``cross`` and ``same`` figures, see
+        :mod:`vidanon.figures`; ``w``: distance to the generator's latents; ``diversity``; ``speed``;
+        ``groups``; ``bars``: the verdicts. Numbers only.
+
+    Raises:
+        InputError: fewer than two faces were found.
+        ModelsError: a model, dlib or the weights are missing or unfit.
+    """
+    from mediapipe.tasks.python.vision.face_landmarker import Blendshapes
+
+    cv2.setNumThreads(1)  # the worker threads already fill the cores
+    bench = Bench(models, weights, workers)
+    latents = LatentSource(models, TRUNCATION, seed)
+    drawn = tqdm(latents.draw(0, samples), desc="draw", unit="face", disable=None)
+    subjects = [subject for w in drawn if (subject := bench.subject(w)) is not None]
+    if len(subjects) < 2:
+        raise InputError(
+            f"only {len(subjects)} of {samples} generated faces were found; ask for more samples"
+        )
+    generated, made = both_figures(subjects, bench, 1, "generated")
+    held_out = np.stack([subject.w for subject in subjects if subject.w is not None])
+    results: dict[str, Any] = {
+        "weights": "package" if weights is None else weights.name,
+        "weights_sha256": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "samples": samples,
+        "seed": seed,
+        "blendshape_names": [shape.name.lower() for shape in Blendshapes],
+        "generated": generated,
+        "w": w_figures(made, held_out, latents.draw(1, REFERENCE_DRAWS)),
+        "diversity": diversity(subjects, bench, seed),
+        "speed": {"ms_per_face": bench.ms_per_face(subjects[0]), "calls": TIMED_CALLS},
+    }
+    if faces is not None:
+        results |= _real_figures(faces, bench, models, samples)
+    return results | {"bars": judge(results, MAPPER_BARS)}
+
+
+def _real_figures(faces: Path, bench: Bench, models: ModelStore, most: int) -> dict[str, Any]:
+    paths = pictures_in(faces)
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
+    found = real_subjects(tqdm(chosen, desc="faces", unit="picture", disable=None), bench, models)
+    subjects = list(found)
+    if len(subjects) < 2:
+        raise InputError(f"{faces}: {len(subjects)} of {len(chosen)} pictures show a face; two are needed")
+    # Half the folder apart, so that neighbours in name (one person, one video) are not paired.
+    real, _ = both_figures(subjects, bench, len(subjects) // 2, "real")
+    groups = by_group(subjects, bench)
+    return {"real": real | {"faces": len(subjects)}} | ({"groups": groups} if groups else {})
+
+
+_ROWS = (
+    ("SFace to identity source", "cross.sface_identity"),
+    ("SFace to attribute source", "cross.sface_attributes"),
+    ("SFace of unrelated faces", "cross.sface_unrelated"),
+    ("SFace TPR at FAR 1e-3, identity", "cross.sface_tpr_identity"),
+    ("SFace TPR at FAR 1e-3, attributes", "cross.sface_tpr_attributes"),
+    ("dlib distance to identity source", "cross.dlib_identity"),
+    ("dlib distance to attribute source", "cross.dlib_attributes"),
+    ("dlib distance of unrelated faces", "cross.dlib_unrelated"),
+    ("dlib TPR at FAR 1e-3, identity", "cross.dlib_tpr_identity"),
+    ("dlib TPR at FAR 1e-3, attributes", "cross.dlib_tpr_attributes"),
+    ("landmark NME", "cross.nme"),
+    ("landmarks kept (share of variance)", "cross.landmarks_kept"),
+    ("head pose, degrees", "cross.pose_error_deg"),
+    ("blendshape MAE", "cross.blendshape_mae"),
+    ("blendshapes kept (share of variance)", "cross.blendshapes_kept"),
+    ("eyeBlink, correlation over faces", "cross.correlation.blink"),
+    ("jawOpen", "cross.correlation.jawOpen"),
+    ("mouthSmile", "cross.correlation.mouthSmile"),
+    ("browInnerUp", "cross.correlation.browInnerUp"),
+    ("gaze, horizontal", "cross.correlation.gaze_x"),
+    ("gaze, vertical", "cross.correlation.gaze_y"),
+    ("same identity: SFace", "same.sface_identity"),
+    ("same identity: dlib distance", "same.dlib_identity"),
+    ("same identity: PSNR, dB", "same.psnr_db"),
+    ("same identity: MS-SSIM", "same.ms_ssim"),
+)
+
+
+def format_results(results: dict[str, Any]) -> str:
+    """Return the figures of :func:`evaluate_mapper` as text tables, the bars last."""
+    from vidanon.bars import format_verdicts, look_up
+
+    sets = [name for name in ("generated", "real") if name in results]
+    lines = [f"{'':<38}" + "".join(f"{name:>11}" for name in sets)]
+    for title, key in _ROWS:
+        values = [look_up(results[name], key) for name in sets]
+        lines.append(f"{title:<38}" + "".join(f"{'-' if v is None else f'{v:.3f}':>11}" for v in values))
+    for title, key in (
+        ("w: squared Mahalanobis over 512", "w.mahalanobis"),
+        ("   of held-out draws", "w.mahalanobis_drawn"),
+        ("50 identities, mean SFace", "diversity.sface_mean"),
+        ("50 identities, closest pair", "diversity.sface_closest"),
+        ("encoder and mapper, ms per face", "speed.ms_per_face"),
+    ):
+        lines.append(f"{title:<38}{look_up(results, key):>11.3f}")
+    if "groups" in results:
+        lines += ["", _group_table(results["groups"])]
+    return "\n".join([*lines, "", format_verdicts(results["bars"])])
+
+
+def _group_table(groups: dict[str, dict[str, Any]]) -> str:
+    names = list(next(iter(groups.values())))
+    lines = [f"{'apparent group':<15}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in names)]
+    for group, row in groups.items():
+        cells = (
+            f"{row[n]:>{max(len(n), 6) + 2}}" if n == "faces" else f"{row[n]:>{max(len(n), 6) + 2}.3f}"
+            for n in names
+        )
+        lines.append(f"{group:<15}" + "".join(cells))
+    return "\n".join(lines)

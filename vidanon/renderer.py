@@ -8,23 +8,23 @@ the length of the video. Frames leave in the order in which they came.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from vidanon.audit import EVERY_FRAMES, SpotCheck
 from vidanon.errors import SettingsError
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, synthesize, warp
 from vidanon.stages.workers import ordered_map
-from vidanon.types import Float, Frame, Plan, Track, UInt8
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 Progress = Callable[[int, int], None]
 
@@ -38,14 +38,14 @@ class RenderSummary:
         replaced: faces that got a new face, summed over frames.
         obscured: faces that were obscured, summed over frames.
         seconds: busy time per stage, summed over worker threads.
-        similarity: mean SFace similarity of source and output per track, spot-checked.
+        obscured_at: indices of the frames in which a track was obscured, by track.
     """
 
     frames: int = 0
     replaced: int = 0
     obscured: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    similarity: dict[int, float] = field(default_factory=dict)
+    obscured_at: dict[int, list[int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
@@ -90,13 +90,30 @@ class Renderer:
         self._plan, self._settings, self._summary = plan, settings, summary
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
-        self.check = SpotCheck(models, settings.runtime.workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
         }
         for exit_px in set(self._exits.values()):
             self._synthesizer.prepare(exit_px)
+
+    def with_identities(self, identities: dict[int, IdentityCode]) -> Renderer:
+        """Return a renderer that shares the networks and draws other people."""
+        twin = copy.copy(self)
+        twin._plan = replace(self._plan, identities=identities)
+        return twin
+
+    def still(self, frame: Frame) -> tuple[UInt8, set[int]]:
+        """Draw one frame by itself, without regard to its neighbours.
+
+        Returns:
+            The picture, and the tracks in it whose new face passed the gate; the others are obscured.
+        """
+        work = self.generate(self.encode_attributes(frame))
+        for face in work.faces.values():
+            face.show = face.passes
+        image = self.composite(work).image
+        return image, {key for key, face in work.faces.items() if face.show}
 
     def encode_attributes(self, frame: Frame) -> _Work:
         """Find w for every face of a frame that has landmarks."""
@@ -161,11 +178,6 @@ class Renderer:
                 if not (face.show and self._draw(image, face)):
                     obscure.obscure(image, boxes[key])
                     face.show = False
-        for key, face in work.faces.items():
-            if face.show and face.offset % EVERY_FRAMES == 0:
-                with self._summary.timed("check"):
-                    landmarks = face.track.landmarks[face.offset].astype(np.float32)
-                    self.check.measure(key, work.frame.image, image, landmarks)
         return Frame(work.frame.index, work.frame.pts, image)
 
     def _draw(self, image: UInt8, face: _Face) -> bool:
@@ -211,15 +223,13 @@ def render(
     Args:
         source: the video the plan was made from.
         plan: who is where, and which new face each person gets.
-        target: the file to write; the caller publishes it under its final name.
+        target: the file to write; the caller audits it and publishes it under its final name.
         settings: sections ``render``, ``encode`` and ``runtime`` are used.
         models: where the networks are.
         progress: called with (frames done, frames in all) after every frame.
 
     Raises:
         SettingsError: the plan does not fit the source.
-        UnsafeError: someone is still recognisable in the output; ``target`` is complete but must not be
-            published under its final name.
         InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
     import cv2
@@ -241,10 +251,10 @@ def render(
         generated = ordered_map(pool, renderer.generate, smoothed, ahead)
         decided = _windowed(generated, gate.HOLD_FRAMES, renderer.decide)
 
-        def finish(work: _Work) -> tuple[Frame, int, int]:
+        def finish(work: _Work) -> tuple[Frame, int, list[int]]:
             frame = renderer.composite(work)
-            replaced = sum(face.show for face in work.faces.values())
-            return frame, replaced, len(work.faces) - replaced
+            obscured = [key for key, face in work.faces.items() if not face.show]
+            return frame, len(work.faces) - len(obscured), obscured
 
         with Encoder(source, decoder.info, target, settings.encode) as encoder:
             for frame, replaced, obscured in ordered_map(pool, finish, decided, ahead):
@@ -252,13 +262,13 @@ def render(
                     encoder.write(frame)
                 summary.frames += 1
                 summary.replaced += replaced
-                summary.obscured += obscured
+                summary.obscured += len(obscured)
+                for key in obscured:
+                    summary.obscured_at.setdefault(key, []).append(frame.index)
                 if progress is not None:
                     progress(summary.frames, plan.frames)
     if summary.frames != plan.frames:
         raise SettingsError(
             f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"
         )
-    summary.similarity = renderer.check.means
-    renderer.check.require_unrecognisable()
     return summary

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import ModelsError
+from vidanon.models.thresholds import same_person
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
-DLIB_SAME_PERSON = 0.535
+DLIB_SAME_PERSON = same_person("dlib")
 """Euclidean distance below which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
 
 # dlib's five points: outer and inner corner of the eye on the right of the picture, the same on the left,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vidanon import __version__
-from vidanon.cli import anonymize, doctor, evaluate, models, plans, presets
+from vidanon.cli import anonymize, calibrate, doctor, evaluate, models, plans, presets
 from vidanon.errors import ExitCode, VidanonError
 
 EXIT_CODES = """\b
@@ -54,5 +54,6 @@ for _command in (
     presets.presets,
     doctor.doctor,
     evaluate.evaluate,
+    calibrate.calibrate,
 ):
     main.add_command(_command)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.geometry import fit_similarity
+from vidanon.models.thresholds import same_person
 from vidanon.networks.runtime import network_from_file
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
-SFACE_SAME_PERSON = 0.37
+SFACE_SAME_PERSON = same_person("sface")
 """Cosine similarity above which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
 CROP_PX = 112
 # The five points of ArcFace (Deng et al. 2019, section 3.1) in a 112 px crop: eyes, nose tip, mouth corners,

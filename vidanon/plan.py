@@ -17,7 +17,7 @@ import numpy as np
 
 from vidanon.errors import InputError, OutputError, SettingsError
 from vidanon.identity.bank import look
-from vidanon.identity.choose import Profile, choose, load_key
+from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
@@ -94,14 +94,16 @@ def analyse(
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
     tracklets = watcher.tracker.finish()
     tracks, profiles = _finish(tracklets, watcher, settings)
+    identities = choose(profiles, key)
     return Plan(
         info=info,
         frames=watcher.frames,
         cuts=tuple(watcher.cuts),
         tracks=tuple(tracks),
-        identities=choose(profiles, key),
+        identities=identities,
         settings=asdict(settings),
         notes=notes,
+        spares=spares(profiles, key, identities),
     )
 
 
@@ -297,6 +299,7 @@ def save_plan(plan: Plan, path: Path) -> None:
         "cuts": list(plan.cuts),
         "tracks": [_track_record(track) for track in plan.tracks],
         "identities": {str(person): _identity_record(code) for person, code in plan.identities.items()},
+        "spares": {str(person): list(map(_identity_record, codes)) for person, codes in plan.spares.items()},
         "settings": plan.settings,
         "notes": list(plan.notes),
     }
@@ -391,6 +394,10 @@ def _plan_from(record: dict[str, Any]) -> Plan:
         identities=identities,
         settings={str(name): dict(section) for name, section in record["settings"].items()},
         notes=tuple(str(note) for note in record["notes"]),
+        spares={
+            int(person): tuple(_identity_from(item) for item in items)
+            for person, items in record.get("spares", {}).items()
+        },
     )
 
 

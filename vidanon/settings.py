@@ -93,6 +93,16 @@ class EncodeSettings(_Section):
 
     crf: int = _option(18, "x264 constant rate factor, lower is better", 0, 51)
     preset: str = _option("veryfast", "x264 speed preset", choices=X264_PRESETS)
+    keep_metadata: bool = _option(False, "keep metadata such as place, device and dates")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings(_Section):
+    """How the encoded result is checked before it is published."""
+
+    enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
+    rounds: int = _option(3, "how often a result that is not safe is made again", 0, 10)
+    samples: int = _option(24, "pairs of frames per track that the recognisers look at", 2, 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,7 @@ class Settings:
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     render: RenderSettings = field(default_factory=RenderSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def as_dict(self) -> dict[str, dict[str, object]]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
+UInt16 = npt.NDArray[np.uint16]
 Bool = npt.NDArray[np.bool_]
 
 LANDMARK_COUNT = 478
@@ -39,6 +40,7 @@ class VideoInfo:
         codec: name of the source's video codec.
         bit_depth: bits per component.
         audio_streams: number of audio streams.
+        fingerprint: tells this file from others (see :func:`vidanon.stages.decode.fingerprint`).
     """
 
     path: Path
@@ -51,6 +53,7 @@ class VideoInfo:
     codec: str
     bit_depth: int
     audio_streams: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,19 @@ class Frame:
         index: position in decode order after reordering, from 0.
         pts: presentation time stamp in ``VideoInfo.time_base`` units.
         image: uint8 RGB (height, width, 3), display orientation.
+        deep: the source's picture with more than 8 bits, uint16 RGB over the full range 0..65535, or None.
+            Pixels that ``image`` leaves as they were are written from it.
     """
 
     index: int
     pts: int
     image: UInt8
+    deep: UInt16 | None = None
+
+
+def eight_bit(deep: UInt16) -> UInt8:
+    """Round 0..65535 to 0..255; the inverse of multiplying by 257."""
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,7 @@ class Plan:
         identities: new face per person.
         settings: the settings that analysis ran with, as a plain nested dict.
         notes: anything a reader should know (corrupt packets skipped, ...).
+        spares: further new faces per person, to be tried when the audit refuses the first.
     """
 
     info: VideoInfo
@@ -167,3 +179,4 @@ class Plan:
     identities: dict[int, IdentityCode]
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    spares: dict[int, tuple[IdentityCode, ...]] = field(default_factory=dict)

@@ -82,6 +82,10 @@ class Bank:
         """Return the stable label of a person."""
         return f"bank-{index:05d}"
 
+    def index(self, name: str) -> int:
+        """Return the row that :meth:`name` gave this label."""
+        return int(name.removeprefix("bank-"))
+
     @property
     def child(self) -> npt.NDArray[np.bool_]:
         """Who looks like a child (n,)."""

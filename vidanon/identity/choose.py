@@ -29,6 +29,8 @@ SOURCE_LIMITS = (0.10, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
 DRAW_FROM = 8
+SPARES = 3
+"""Other faces that a person may get when the audit refuses the first."""
 
 # Differences that cost as much as one another.
 AGE_UNIT_YEARS = 12.0
@@ -88,7 +90,7 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
     chosen: list[int] = []
     for person in sorted(profiles):
         others = [profiles[other].embedding for other in sorted(profiles) if other != person]
-        permitted = _permitted(bank, profiles[person], others, chosen)
+        permitted = _permitted(bank, profiles[person], [*others, *bank.embeddings[chosen]], chosen)
         if len(permitted) == 0:
             raise UnsafeError(
                 f"person {person}: no fictional face is different enough from everyone in the video; "
@@ -98,16 +100,48 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
         best = permitted[np.argsort(cost, kind="stable")[:DRAW_FROM]]
         index = int(best[_draw(key, person, len(best))])
         chosen.append(index)
-        codes[person] = IdentityCode(bank.name(index), bank.embeddings[index].copy(), bank.w[index].copy())
+        codes[person] = _code(bank, index)
     return codes
 
 
-def _permitted(bank: Bank, profile: Profile, others: list[Float], chosen: list[int]) -> npt.NDArray[np.intp]:
+def spares(
+    profiles: dict[int, Profile], key: bytes, codes: dict[int, IdentityCode]
+) -> dict[int, tuple[IdentityCode, ...]]:
+    """Choose up to three further faces per person that keep the same limits; no two people share one.
+
+    Args:
+        profiles: as given to :func:`choose`.
+        key: the same secret.
+        codes: what :func:`choose` returned.
+
+    Returns:
+        By person, in the order in which they should be tried; fewer, or none, where the bank runs out.
+    """
+    bank = load_bank()
+    taken = [bank.index(code.name) for code in codes.values()]
+    result = {}
+    for person in sorted(profiles):
+        others = [profiles[other].embedding for other in profiles if other != person]
+        others += [code.vector for other, code in codes.items() if other != person]
+        permitted = _permitted(bank, profiles[person], others, taken)
+        best = permitted[np.argsort(_cost(bank, profiles[person])[permitted], kind="stable")[:DRAW_FROM]]
+        first = _draw(key, person, max(len(best), 1))
+        rows = [int(row) for row in np.roll(best, -first)[:SPARES]]
+        taken += rows
+        result[person] = tuple(_code(bank, row) for row in rows)
+    return result
+
+
+def _code(bank: Bank, row: int) -> IdentityCode:
+    return IdentityCode(bank.name(row), bank.embeddings[row].copy(), bank.w[row].copy())
+
+
+def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:
     """Return the rows that keep every hard limit, at the strictest source limit that leaves any."""
     source = bank.read(profile.embedding, profile.look)
     fits = ((bank.female > 0.5) == (source.female > 0.5)) & (bank.child == source.child)
-    fits[chosen] = False
-    for embedding in [*others, *bank.embeddings[chosen]]:
+    fits[taken] = False
+    for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
     to_source = bank.embeddings @ profile.embedding
     for limit in SOURCE_LIMITS:

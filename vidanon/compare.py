@@ -92,6 +92,7 @@ class Tally:
     Attributes:
         source_frames, output_frames: decoded pictures.
         pts_errors: frames whose time moved by more than 2 ms.
+        times_s: of the source's frames, from the first one, seconds.
         face_frames: frames of the source with a face of at least 20 px.
         unchanged: boxes of source faces whose pixels are still there, by frame.
         faces_judged: source faces that were looked for in the output.
@@ -102,6 +103,7 @@ class Tally:
     source_frames: int = 0
     output_frames: int = 0
     pts_errors: int = 0
+    times_s: list[float] = field(default_factory=list)
     face_frames: set[int] = field(default_factory=set)
     unchanged: dict[int, list[Float]] = field(default_factory=dict)
     faces_judged: int = 0
@@ -121,8 +123,10 @@ class _Look:
     hidden: list[HiddenFace]
 
 
+Judged = Callable[[int, Float], bool]
+"""Whether the recognisers look at a source face: index of the frame, box (4,)."""
 Observer = Callable[[Frame, Frame, list[FacePair]], None]
-"""Called in order with source, output and the face pairs of every frame that was judged."""
+"""Called in order with source, output and face pairs of the frames that have any."""
 
 
 class _Comparison:
@@ -131,7 +135,7 @@ class _Comparison:
     def __init__(
         self,
         models: ModelStore,
-        judged: Callable[[int], bool],
+        judged: Judged,
         workers: int,
         dlib: bool,
         observe: Observer | None,
@@ -157,8 +161,9 @@ class _Comparison:
         unchanged = [box for box in boxes if is_unchanged(source.image, output.image, box)]
         pairs: list[FacePair] = []
         hidden: list[HiddenFace] = []
-        if boxes and self._judged(source.index):
-            pairs, hidden = self._judge(source, output, boxes)
+        judged = [box for box in boxes if self._judged(source.index, box)]
+        if judged:
+            pairs, hidden = self._judge(source, output, judged)
         return _Look(source, output, boxes, unchanged, pairs, hidden)
 
     def add(self, look: _Look) -> None:
@@ -173,7 +178,7 @@ class _Comparison:
         tally.faces_judged += len(pairs) + len(look.hidden)
         tally.pairs += pairs
         tally.hidden += look.hidden
-        if self._observe is not None and self._judged(index):
+        if self._observe is not None and pairs:
             self._observe(look.source, look.output, pairs)
 
     def _judge(
@@ -181,6 +186,7 @@ class _Comparison:
     ) -> tuple[list[FacePair], list[HiddenFace]]:
         found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
         seen = [face.box for face in self._detect(output.image)]
+        seen = [box for box in seen if any(box_iou(box, other) > 0 for other in boxes)]
         shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
         pairs, hidden = [], []
         for face in found:
@@ -372,7 +378,7 @@ def evaluate_pair(
     """
     stride = max(stride, 1)
     # Two neighbours out of every stride, so that adjacent frames can be compared.
-    tally = compare_videos(source, output, models, lambda index: index % stride < 2, workers)
+    tally = compare_videos(source, output, models, lambda index, _: index % stride < 2, workers)
     results = _results(tally)
     results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
     return results
@@ -382,7 +388,7 @@ def compare_videos(
     source: Path,
     output: Path,
     models: ModelStore,
-    judged: Callable[[int], bool],
+    judged: Judged,
     workers: int = 2,
     dlib: bool = True,
     observe: Observer | None = None,
@@ -394,10 +400,10 @@ def compare_videos(
         source: the original.
         output: what became of it.
         models: where the models are.
-        judged: which frames the recognisers look at, by index; adjacent ones let faces be followed.
+        judged: which faces the recognisers look at.
         workers: threads.
         dlib: use dlib's recogniser as well.
-        observe: called for every judged frame.
+        observe: called for every frame with a judged face that the output shows.
         progress: called with (frames done, frames stated).
 
     Raises:
@@ -432,5 +438,6 @@ def _side_by_side(first: Decoder, second: Decoder, tally: Tally) -> Iterator[tup
         time_a, time_b = float(a.pts * first.info.time_base), float(b.pts * second.info.time_base)
         if a.index == 0:
             start_a, start_b = time_a, time_b
+        tally.times_s.append(time_a - start_a)
         tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
         yield a, b

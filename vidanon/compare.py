@@ -246,12 +246,12 @@ class _Comparison:
         return number
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def mean_of(values: Sequence[float]) -> float | None:
     kept = [value for value in values if np.isfinite(value)]
     return round(float(np.mean(kept)), 4) if kept else None
 
 
-def _correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
+def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
     """Correlate expression over time, track by track, where the source moves at all; weight by length."""
     weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for pairs in tracks.values():
@@ -284,9 +284,9 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
             {
                 "face": number,
                 "frames": len(pairs),
-                "sface_mean": _mean([pair.similarity for pair in pairs]),
-                "dlib_mean": _mean([pair.distance for pair in pairs]),
-                "adjacent_sface": _mean(adjacent),
+                "sface_mean": mean_of([pair.similarity for pair in pairs]),
+                "dlib_mean": mean_of([pair.distance for pair in pairs]),
+                "adjacent_sface": mean_of(adjacent),
                 "adjacent_pairs": len(adjacent),
             }
         )
@@ -317,17 +317,17 @@ def _results(tally: Tally) -> dict[str, Any]:
         "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
         "faces_judged": tally.faces_judged,
         "faces_lost": len(tally.hidden),
-        "stranger_share": _mean([float(stranger) for stranger in strangers]),
-        "sface_mean": _mean([pair.similarity for pair in pairs]),
+        "stranger_share": mean_of([float(stranger) for stranger in strangers]),
+        "sface_mean": mean_of([pair.similarity for pair in pairs]),
         "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
-        "dlib_mean": _mean([pair.distance for pair in pairs]),
+        "dlib_mean": mean_of([pair.distance for pair in pairs]),
         "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
         "adjacent_sface": round(adjacent / steps, 4) if steps else None,
-        "nme": _mean([pair.nme for pair in pairs]),
-        "nme_frontal": _mean([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
-        "pose_error_deg": _mean([pair.pose_error_deg for pair in pairs]),
-        "blendshape_mae": _mean([float(value) for value in expression]),
-        "correlation": _correlations(tracks),
+        "nme": mean_of([pair.nme for pair in pairs]),
+        "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
+        "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
+        "blendshape_mae": mean_of([float(value) for value in expression]),
+        "correlation": expression_correlations(tracks),
         "tracks": by_track,
     }
 

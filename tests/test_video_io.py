@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vidanon.errors import InputError, OutputError
 from vidanon.stages.decode import Decoder, probe
-from vidanon.stages.encode import Encoder, publish, rejected_path, temporary_path
+from vidanon.stages.encode import Encoder, open_encoder, publish, rejected_path, temporary_path
 from vidanon.types import Frame
 
 
@@ -28,6 +28,7 @@ class Quick:
 
     crf: int = 18
     preset: str = "ultrafast"
+    keep_metadata: bool = False
 
 
 def read(path: Path) -> list[Frame]:
@@ -252,7 +253,7 @@ def test_unusable_sources_are_named_in_one_line(
 def test_missing_folder_and_rubbish_sources(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         probe(tmp_path / "nowhere.mp4")
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="no pictures in this folder"):
         probe(tmp_path)
     (tmp_path / "rubbish.mp4").write_bytes(np.random.default_rng(1).bytes(5000))
     with pytest.raises(InputError, match="not a video"):
@@ -291,9 +292,9 @@ def test_cover_art_is_not_a_video(audio_file: Path, tmp_path: Path) -> None:
 def test_targets_that_cannot_be_written(plain_clip: Path, tmp_path: Path) -> None:
     info = probe(plain_clip)
     with pytest.raises(OutputError, match=r"\.mp4, \.mov, \.mkv, \.webm"):
-        Encoder(plain_clip, info, tmp_path / "out.gif", Quick())
+        open_encoder(plain_clip, info, tmp_path / "out.gif", Quick())
     with pytest.raises(OutputError, match="source itself"):
-        Encoder(plain_clip, info, plain_clip, Quick())
+        open_encoder(plain_clip, info, plain_clip, Quick())
     with (
         pytest.raises(OutputError, match="cannot be written"),
         Encoder(plain_clip, info, tmp_path / "none" / "out.mp4", Quick()),
@@ -318,7 +319,7 @@ source, target = map(Path, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     with Decoder(source) as decoder:
-        with Encoder(source, decoder.info, target, SimpleNamespace(crf=1, preset="ultrafast")) as encoder:
+        with Encoder(source, decoder.info, target, SimpleNamespace(crf=1, preset="ultrafast", keep_metadata=False)) as encoder:
             for frame in decoder:
                 encoder.write(frame)
 except OutputError as error:

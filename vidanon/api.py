@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with the name of the pass ("analyse", "render"), the frames done, and the total (0: unknown)."""
 
-KEPT_SUFFIXES = (".mp4", ".mkv", ".mov")
+KEPT_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,13 @@ class Summary:
 
 
 def default_output(source: Path) -> Path:
-    """Return ``INPUT.anon.mp4`` beside the source; mkv and mov keep their suffix."""
+    """Return ``INPUT.anon.mp4`` beside the source; other kinds that can be written stay what they are."""
+    from vidanon.stages.stills import is_stills
+
+    if source.is_dir():
+        return source.with_name(f"{source.resolve().name}.anon")
     suffix = source.suffix.lower()
-    return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES else '.mp4'}")
+    return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES or is_stills(source) else '.mp4'}")
 
 
 def ensure_models(models: ModelStore) -> None:
@@ -68,20 +72,19 @@ def check_target(source: Path, target: Path) -> None:
     """Make sure, before any work is done, that ``target`` can be written and is not the source.
 
     Raises:
-        OutputError: same file as the source, a folder, or a place that cannot be written to.
+        OutputError: same file as the source, of another kind, or a place that cannot be written to.
     """
-    from vidanon.stages.encode import temporary_path
+    from vidanon.stages.encode import require_kind, temporary_path
 
-    if target.resolve() == source.resolve() or (target.exists() and target.samefile(source)):
-        raise OutputError(f"output {target} is the input itself; choose another name with -o")
-    if target.is_dir():
-        raise OutputError(f"output {target} is a folder; give a file name with -o")
-    if target.suffix.lower() not in KEPT_SUFFIXES:
-        raise OutputError(f"output {target}: the name must end in {', '.join(KEPT_SUFFIXES)}")
     probe_file = temporary_path(target)
     try:
+        if target.exists() and target.samefile(source):
+            raise OutputError(f"output {target} is the input itself; choose another name with -o")
+        require_kind(source, target)
         probe_file.touch()
         probe_file.unlink()
+    except OutputError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
@@ -142,16 +145,13 @@ def render_plan(
     """
     from vidanon.renderer import render
     from vidanon.stages.decode import probe
-    from vidanon.stages.encode import publish, rejected_path, temporary_path
+    from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
 
     started = time.monotonic() if started is None else started
-    info = probe(source)
+    if probe(source).fingerprint != plan.info.fingerprint:
+        raise SettingsError(f"the plan was not made from {source} as it is now; run 'vidanon plan' again")
     check_target(source, target)
     ensure_models(models)
-    if (info.width, info.height) != (plan.info.width, plan.info.height):
-        raise SettingsError(
-            f"the plan was not made from {source} (another picture size); run 'vidanon plan' again"
-        )
     temporary = temporary_path(target)
     try:
         result = render(source, plan, temporary, settings, models, _named(progress, "render"))
@@ -167,7 +167,7 @@ def render_plan(
             f"cannot write {target} ({error.strerror or error}); free space or use -o"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
     return Summary(
         source=source,
         output=target,
@@ -177,7 +177,7 @@ def render_plan(
         obscured=result.obscured,
         seconds={**(seconds or {}), **result.seconds},
         total_s=time.monotonic() - started,
-        notes=plan.notes,
+        notes=(*plan.notes, *result.notes),
     )
 
 

@@ -89,7 +89,7 @@ def analyse(
             watcher.add(frame, faces, small)
             if progress is not None:
                 progress(watcher.frames, video.info.frame_count)
-        info, notes = video.info, _notes(video)
+        info, notes = video.info, video.notes
     if not watcher.frames:
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
     tracklets = watcher.tracker.finish()
@@ -105,15 +105,6 @@ def analyse(
         notes=notes,
         spares=spares(profiles, key, identities),
     )
-
-
-def _notes(video: Decoder) -> tuple[str, ...]:
-    notes = []
-    if video.corrupt_packets:
-        notes.append(f"{video.corrupt_packets} corrupt packets were skipped")
-    if video.ended_early:
-        notes.append("the video ends before its stated end")
-    return tuple(notes)
 
 
 Seen = tuple[Frame, list[Face], UInt8]

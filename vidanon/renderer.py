@@ -39,6 +39,7 @@ class RenderSummary:
         obscured: faces that were obscured, summed over frames.
         seconds: busy time per stage, summed over worker threads.
         obscured_at: indices of the frames in which a track was obscured, by track.
+        notes: what of the source is not in the result.
     """
 
     frames: int = 0
@@ -46,6 +47,7 @@ class RenderSummary:
     obscured: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     obscured_at: dict[int, list[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
@@ -178,7 +180,7 @@ class Renderer:
                 if not (face.show and self._draw(image, face)):
                     obscure.obscure(image, boxes[key])
                     face.show = False
-        return Frame(work.frame.index, work.frame.pts, image)
+        return replace(work.frame, image=image)
 
     def _draw(self, image: UInt8, face: _Face) -> bool:
         source = face.track.landmarks[face.offset].astype(np.float32)
@@ -235,17 +237,15 @@ def render(
     import cv2
 
     from vidanon.stages.decode import Decoder
-    from vidanon.stages.encode import Encoder
+    from vidanon.stages.encode import open_encoder
 
     cv2.setNumThreads(1)  # the worker threads already fill the cores
     summary = RenderSummary()
     renderer = Renderer(plan, settings, models, summary)
     ahead = settings.runtime.workers + 1
     with Decoder(source) as decoder, ThreadPoolExecutor(settings.runtime.workers) as pool:
-        if (decoder.info.width, decoder.info.height) != (plan.info.width, plan.info.height):
-            raise SettingsError(
-                f"the plan was not made from {source}: the picture size differs; make a new plan"
-            )
+        if decoder.info.fingerprint != plan.info.fingerprint:
+            raise SettingsError(f"the plan was not made from {source} as it is now; run 'vidanon plan' again")
         encoded = ordered_map(pool, renderer.encode_attributes, decoder, ahead)
         smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, renderer.smooth)
         generated = ordered_map(pool, renderer.generate, smoothed, ahead)
@@ -256,7 +256,7 @@ def render(
             obscured = [key for key, face in work.faces.items() if not face.show]
             return frame, len(work.faces) - len(obscured), obscured
 
-        with Encoder(source, decoder.info, target, settings.encode) as encoder:
+        with open_encoder(source, decoder.info, target, settings.encode) as encoder:
             for frame, replaced, obscured in ordered_map(pool, finish, decided, ahead):
                 with summary.timed("encode"):
                     encoder.write(frame)
@@ -267,6 +267,7 @@ def render(
                     summary.obscured_at.setdefault(key, []).append(frame.index)
                 if progress is not None:
                     progress(summary.frames, plan.frames)
+    summary.notes = tuple(encoder.notes)
     if summary.frames != plan.frames:
         raise SettingsError(
             f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"

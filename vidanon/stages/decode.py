@@ -2,17 +2,19 @@
 
 With :mod:`vidanon.stages.encode` the only place that talks to FFmpeg (through PyAV). Only the first
 real video stream is read; cover art and further video streams are left out on purpose, as a second
-camera or a thumbnail would show the very faces that are to go.
+camera or a thumbnail would show the very faces that are to go. Pictures and folders of pictures are read
+by :mod:`vidanon.stages.stills` behind the same interface.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -22,7 +24,8 @@ from av.stream import Disposition, Stream
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidanon.errors import InputError
-from vidanon.types import Frame, UInt8, VideoInfo
+from vidanon.stages import stills
+from vidanon.types import Frame, UInt16, VideoInfo, eight_bit
 
 MAX_CONSECUTIVE_CORRUPT = 8
 """Packets in a row that may fail before the rest of the file is given up."""
@@ -33,7 +36,12 @@ DECODER_THREADS = 2
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 # swscale's fast path darkens luma by one level on the way to RGB and back; accurate rounding does not.
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# rgb48le overflows in swscale with these flags; the planar format does not.
+_DEEP = "gbrp16le"
 _FALLBACK_RATE = Fraction(25)
+# A video that ends so long before its stated end was cut off; containers round by less.
+_EARLY_S = 0.5
+_SAMPLES, _SAMPLE_BYTES = 64, 65536
 
 
 def open_source(path: Path) -> InputContainer:
@@ -42,15 +50,17 @@ def open_source(path: Path) -> InputContainer:
     Raises:
         InputError: missing, not a file, empty, unreadable, or nothing FFmpeg knows as a video.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; name one video file")
     try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise InputError(f"{path}: not a file; name one video file")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; get a complete copy")
         # An absolute path cannot be taken for a URL or a protocol.
         container = av.open(str(path.resolve()), metadata_errors="replace")
+    except InputError:
+        raise
     except (av.FFmpegError, OSError) as error:
         reason = (
             "not readable" if isinstance(error, PermissionError) else "not a video, or damaged beyond use"
@@ -98,11 +108,11 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         InputError: missing, empty, not a video, no video stream, or no picture that can be decoded.
     """
+    if stills.is_stills(path):
+        return stills.probe_stills(path, fingerprint(path))
     with open_source(path) as container:
         stream = video_stream(container, path)
-        first = next(_pictures(container, stream, _Damage()), None)
-        if first is None:
-            raise InputError(f"{path}: holds no picture that can be decoded; get a complete copy")
+        first = _first(container, stream, path)
         turns, _ = _orientation(first)
         width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
         assert stream.time_base is not None, "an opened stream has a time base"
@@ -117,7 +127,30 @@ def probe(path: Path) -> VideoInfo:
             codec=stream.codec_context.name,
             bit_depth=max(component.bits for component in first.format.components),
             audio_streams=len(container.streams.audio),
+            fingerprint=fingerprint(path),
         )
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 over the sizes of a file or the pictures of a folder and samples all over them.
+
+    A plan must not be drawn on another video; this tells them apart and reads 4 MiB of a file at most.
+
+    Raises:
+        InputError: not readable.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in stills.pictures_of(path):
+            size = file.stat().st_size
+            digest.update(size.to_bytes(8, "little"))
+            with file.open("rb") as stream:
+                for start in sorted({size * i // _SAMPLES for i in range(_SAMPLES)}):
+                    stream.seek(start)
+                    digest.update(stream.read(_SAMPLE_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror}); check its rights") from error
+    return digest.hexdigest()
 
 
 class Decoder:
@@ -129,6 +162,7 @@ class Decoder:
             those that the file's index lists behind the end of the file.
         ended_early: True when the file is cut off, or when more than ``MAX_CONSECUTIVE_CORRUPT`` packets
             in a row failed and the rest was given up.
+        notes: what a reader of the result should know of the source, complete when all was read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,10 +171,13 @@ class Decoder:
         Raises:
             InputError: as :func:`probe`.
         """
+        self._state = _state(path)
         self.info = probe(path)
         self._damage = _Damage()
         self._missing = 0
+        self._lost_s = 0.0
         self._to_rgb = VideoReformatter()
+        self._stills = stills.is_stills(path)
         self._container: InputContainer | None = None
 
     @property
@@ -151,10 +188,22 @@ class Decoder:
     @property
     def ended_early(self) -> bool:
         """Whether the file is cut off or its rest was given up."""
-        return self._damage.hopeless or self._missing > 0
+        return self._damage.hopeless or self._missing > 0 or self._lost_s > _EARLY_S
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know of the source."""
+        notes = []
+        if self.corrupt_packets:
+            notes.append(f"{self.corrupt_packets} corrupt packets were skipped")
+        if self.ended_early:
+            lost = f" by {self._lost_s:.1f} s" if self._lost_s > _EARLY_S else ""
+            notes.append(f"the video ends before its stated end{lost}")
+        return tuple(notes)
 
     def __enter__(self) -> Decoder:
-        self._container = open_source(self.info.path)
+        if not self._stills:
+            self._container = open_source(self.info.path)
         return self
 
     def __exit__(
@@ -169,7 +218,17 @@ class Decoder:
 
         Time stamps rise strictly: a picture without one, or with one not after its predecessor's (broken
         files only), is put one tick after the predecessor.
+
+        Raises:
+            InputError: the source was changed while it was read.
         """
+        yield from stills.read_stills(self.info.path) if self._stills else self._video_frames()
+        if _state(self.info.path) != self._state:
+            raise InputError(
+                f"{self.info.path}: was changed while it was read; run again when it is complete"
+            )
+
+    def _video_frames(self) -> Iterator[Frame]:
         if self._container is None:
             raise RuntimeError("use Decoder in a with statement")
         stream = video_stream(self._container, self.info.path)
@@ -179,24 +238,55 @@ class Decoder:
             if last is not None and pts <= last:
                 pts = last + 1
             last = pts
-            yield Frame(index=index, pts=pts, image=self._upright(picture))
+            if self.info.bit_depth > 8:
+                deep: UInt16 = self._upright(picture, _DEEP)
+                yield Frame(index=index, pts=pts, image=eight_bit(deep), deep=deep)
+            else:
+                yield Frame(index=index, pts=pts, image=self._upright(picture, "rgb24"))
         if not self._damage.hopeless:
             # FFmpeg takes a file that is shorter than its index says for one that ends there.
             end = self.info.path.stat().st_size
             self._missing = sum(entry.pos >= end for entry in stream.index_entries)
+        if last is not None:
+            shown = last * self.info.time_base + 1 / self.info.average_rate
+            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - float(shown))
 
-    def _upright(self, picture: av.VideoFrame) -> UInt8:
+    def _upright(self, picture: av.VideoFrame, pixels: str) -> Any:
         """RGB in display orientation, in the size of the first picture (a stream may change its size)."""
         turns, mirrored = _orientation(picture)
         width, height = self.info.width, self.info.height
         if turns % 2:
             width, height = height, width
         image = self._to_rgb.reformat(
-            picture, width=width, height=height, format="rgb24", interpolation=_TO_RGB, threads=1
+            picture, width=width, height=height, format=pixels, interpolation=_TO_RGB, threads=1
         ).to_ndarray()
         if mirrored:
             image = image[:, ::-1]
-        return np.ascontiguousarray(np.rot90(image, turns), dtype=np.uint8)
+        return np.ascontiguousarray(np.rot90(image, turns))
+
+
+def _state(path: Path) -> list[tuple[int, int]]:
+    """Sizes and times of change of what is read; [] for what cannot be looked at (probing says why)."""
+    try:
+        found = [file.stat() for file in stills.pictures_of(path)]
+    except OSError:
+        return []
+    return [(stat.st_size, stat.st_mtime_ns) for stat in found]
+
+
+def _stated_end_s(container: InputContainer, stream: av.VideoStream) -> float:
+    """When the video ends according to its container, seconds; 0 where that is not known.
+
+    The duration of the whole file may be that of a longer sound track, so it is not asked.
+    """
+    if stream.duration and stream.time_base:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    # Matroska: an optional tag, hh:mm:ss.nnnnnnnnn
+    hours, minutes, seconds = [*stream.metadata.get("DURATION", "").split(":"), "", ""][:3]
+    try:
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
 
 
 class _Damage:
@@ -257,15 +347,42 @@ def _orientation(picture: av.VideoFrame) -> tuple[int, bool]:
     The display matrix maps stored (x, y) to displayed (a x + c y, b x + d y), y down, 16.16 fixed point
     (FFmpeg, libavutil/display.h). Angles that are no multiple of 90 degrees are rounded to one.
     """
-    # PyAV's stubs do not list this kind of side data.
-    matrix = cast("Buffer | None", picture.side_data.get("DISPLAYMATRIX"))
+    matrix = side_data(picture, "DISPLAYMATRIX")
     if matrix is None:
-        return 0, False
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), dtype=np.int32)[:5])
+        return round(picture.rotation / 90) % 4, False
+    a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, dtype=np.int32)[:5])
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b
     return round(math.degrees(math.atan2(-b, a)) / 90) % 4, mirrored
+
+
+def side_data(picture: av.VideoFrame, name: str) -> bytes | None:
+    """Side data of a picture by its name in FFmpeg, or None where it has none that PyAV can read."""
+    try:
+        # PyAV's stubs do not list what get returns.
+        found = cast("Buffer | None", picture.side_data.get(name))
+    except ValueError:
+        # PyAV fails on every picture that has side data of a kind it does not know, such as EXIF.
+        return None
+    return None if found is None else bytes(found)
+
+
+def first_picture(path: Path) -> av.VideoFrame:
+    """The first picture of a file as FFmpeg decodes it.
+
+    Raises:
+        InputError: none can be decoded.
+    """
+    with open_source(path) as container:
+        return _first(container, video_stream(container, path), path)
+
+
+def _first(container: InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
+    first = next(_pictures(container, stream, _Damage()), None)
+    if first is None:
+        raise InputError(f"{path}: holds no picture that can be decoded; get a complete copy")
+    return first
 
 
 def _short(error: BaseException) -> str:

@@ -2,28 +2,40 @@
 
 Time stamps and time base are the source's wherever the container allows it (.mp4 and .mov; Matroska and
 WebM count in milliseconds by their specification). Rotation is already applied to the frames and is not
-written again. Metadata (place, device, dates, encoder) is not carried over; only the languages of
-audio and subtitle streams are.
+written again. Audio, subtitles, chapters and attachments are copied. Left out, and named in ``notes``:
+metadata (place, device, dates, encoder; only languages stay), cover art and further cameras, which would
+show the very faces that are to go, and data streams, which hold places and times.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 from av.codec.context import Flags
 from av.container import OutputContainer
-from av.stream import Stream
+from av.stream import AttachmentStream, Disposition, Stream
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidanon.errors import OutputError
-from vidanon.stages.decode import MAX_CONSECUTIVE_CORRUPT, open_source, packets, video_stream
-from vidanon.types import Frame, VideoInfo
+from vidanon.stages import stills
+from vidanon.stages.decode import (
+    MAX_CONSECUTIVE_CORRUPT,
+    first_picture,
+    open_source,
+    packets,
+    side_data,
+    video_stream,
+)
+from vidanon.stages.hdr import x264_params
+from vidanon.types import Frame, VideoInfo, eight_bit
 
 if TYPE_CHECKING:
     from vidanon.settings import EncodeSettings
@@ -40,6 +52,11 @@ _MATRIX_BT709 = 1
 _MATRIX_BT2020_NCL = 9
 _MATRIX_BT2020_CL = 10
 _RANGE_LIMITED = 1
+# AVFieldOrder: which field comes first; 0 and 1 are unknown and progressive.
+_FIELD_ORDERS = {2: "tff=1", 3: "bff=1", 4: "tff=1", 5: "bff=1"}
+# Written by every muxer, or read by this module itself: nothing that identifies.
+_PLAIN_TAGS = {"major_brand", "minor_version", "compatible_brands", "language", "handler_name", "vendor_id"}
+_PLAIN_TAGS |= {"duration", "bps", "number_of_frames", "number_of_bytes", "filename", "mimetype", "rotate"}
 
 
 def temporary_path(final: Path) -> Path:
@@ -52,8 +69,56 @@ def rejected_path(final: Path) -> Path:
     return final.with_name(f"{final.stem}.rejected{final.suffix}")
 
 
+def discard(temporary: Path) -> None:
+    """Delete what was written to a temporary path, if anything was."""
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+def require_kind(source: Path, target: Path) -> None:
+    """Make sure that the target is of a kind that can hold the source.
+
+    Raises:
+        OutputError: a folder for a file or the other way round, a picture for a video, or an unknown suffix.
+    """
+    suffix, known = target.suffix.lower(), list(VIDEO_CODECS)
+    if stills.is_stills(source):
+        if source.is_dir() and not suffix:
+            if target.is_dir() and any(target.iterdir()):
+                raise OutputError(
+                    f"output {target} is a folder with something in it; choose a new one with -o"
+                )
+            if source.resolve() in target.resolve().parents:
+                raise OutputError(f"output {target} lies within the input; choose a folder beside it with -o")
+            return
+        if not source.is_dir():
+            known = list(stills.STILL_SUFFIXES)
+    if target.is_dir():
+        raise OutputError(f"output {target} is a folder; give a file name with -o")
+    if suffix not in known:
+        raise OutputError(f"output {target}: the name must end in {', '.join(known)}; choose another with -o")
+
+
+def open_encoder(
+    source: Path, info: VideoInfo, target: Path, settings: EncodeSettings
+) -> Encoder | stills.StillsEncoder:
+    """Make the encoder for a target: pictures for pictures, else a video.
+
+    Raises:
+        OutputError: the target cannot hold the source, or is the source.
+    """
+    require_kind(source, target)
+    if target.exists() and target.samefile(source):
+        raise OutputError(f"{target}: is the source itself; choose another target")
+    if stills.is_stills(source) and target.suffix.lower() not in VIDEO_CODECS:
+        return stills.StillsEncoder(source, info, target, settings)
+    return Encoder(source, info, target, settings)
+
+
 def publish(temporary: Path, final: Path) -> None:
-    """Move a finished file to its final name in one step.
+    """Move a finished file or folder to its final name in one step.
 
     Raises:
         OutputError: the final name cannot be written.
@@ -70,27 +135,27 @@ class Encoder:
     Leaving it normally flushes the encoder, copies what is left of audio and subtitles and closes the
     file. Leaving it by an exception deletes the file. Audio and subtitles are copied as far as the
     pictures have come, so memory does not grow with the length of the clip.
+
+    Attributes:
+        notes: what of the source is not in the result; complete once the encoder was entered.
     """
 
     def __init__(self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings) -> None:
         """Remember what to write; nothing is opened yet.
 
         Args:
-            source: the file that ``info`` was probed from; audio and subtitles come from it.
+            source: what ``info`` was probed from; audio and subtitles come from it.
             info: the source's description; frames must have its size and time base.
             target: file to write; its suffix (.mp4, .mkv, .mov, .webm) chooses the container.
-            settings: ``crf`` and ``preset`` of the video encoder.
-
-        Raises:
-            OutputError: no such container, or the target is the source.
+            settings: ``crf`` and ``preset`` of the video encoder; ``keep_metadata``.
         """
-        if target.suffix.lower() not in VIDEO_CODECS:
-            known = ", ".join(VIDEO_CODECS)
-            raise OutputError(f"{target}: cannot write this kind of file; use one of {known}")
-        if target.exists() and target.samefile(source):
-            raise OutputError(f"{target}: is the source itself; choose another target")
-        self._source_path, self._info, self._target, self._settings = source, info, target, settings
+        self.notes: list[str] = []
+        # One picture of a folder stands for all: it has the colours, and no sound.
+        self._source_path = stills.pictures_of(source)[0]
+        self._info, self._target, self._settings = info, target, settings
         self._frames = 0
+        # Time stamps to durations, as the source states them; pictures of a folder last one unit each.
+        self._durations = dict.fromkeys(range(info.frame_count), 1) if stills.is_stills(source) else {}
         self._from_rgb = VideoReformatter()
 
     def __enter__(self) -> Encoder:
@@ -98,17 +163,18 @@ class Encoder:
             self._source = stack.enter_context(open_source(self._source_path))
             self._source_video = video_stream(self._source, self._source_path)
             with self._output_errors():
-                self._output = _open_target(self._target, self._info)
+                self._output = _open_target(self._target, self._info, self._settings.keep_metadata)
                 stack.callback(self._discard)
                 self._video = self._add_video()
                 self._copied = self._add_copied()
+                self._add_chapters_and_attachments()
+                self._carry_metadata()
                 self._output.start_encoding()
             stack.pop_all()
         streams = [self._source_video, *(self._source.streams[index] for index in self._copied)]
         self._packets = packets(self._source, *streams)
         self._unreadable_in_a_row = 0
         self._video_seen_dts: int | None = None
-        self._durations: dict[int, int] = {}
         return self
 
     def write(self, frame: Frame) -> None:
@@ -122,7 +188,7 @@ class Encoder:
         self._copy_until(frame.pts)
         context = self._video.codec_context
         picture = self._from_rgb.reformat(
-            av.VideoFrame.from_ndarray(frame.image, format="rgb24"),
+            _as_picture(frame),
             format=context.pix_fmt,
             dst_colorspace=_swscale_matrix(context.colorspace),
             dst_color_range=context.color_range or None,
@@ -170,13 +236,20 @@ class Encoder:
         """The video stream: the source's time base, shape of pixels and colour tags."""
         info, source = self._info, self._source_video.codec_context
         codec = VIDEO_CODECS[self._target.suffix.lower()]
-        stream = self._output.add_stream(codec, rate=info.average_rate, options=self._codec_options(codec))
+        options = self._codec_options(codec)
+        stream = self._output.add_stream(codec, rate=info.average_rate, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.time_base = info.time_base
         context = stream.codec_context
         context.time_base = info.time_base
         context.width, context.height = info.width, info.height
         context.pix_fmt = _pixel_format(info)
+        if info.bit_depth > 10:
+            self.notes.append(f"{info.bit_depth} bits per colour became 10")
+        if info.width % 2 or info.height % 2:
+            self.notes.append(
+                "odd size: written with full colour resolution (4:4:4), which some players refuse"
+            )
         context.thread_count = ENCODER_THREADS
         context.flags |= Flags.frame_duration
         context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
@@ -190,9 +263,19 @@ class Encoder:
 
     def _codec_options(self, codec: str) -> dict[str, str]:
         crf = str(self._settings.crf)
-        if codec == "libx264":
-            return {"crf": crf, "preset": self._settings.preset}
-        return {"crf": crf, "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"}
+        first = first_picture(self._source_path)
+        self.notes += _lost_of(first)
+        if codec != "libx264":
+            return {"crf": crf, "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"}
+        extra = x264_params(
+            side_data(first, "MASTERING_DISPLAY_METADATA"), side_data(first, "CONTENT_LIGHT_LEVEL")
+        )
+        order = self._source_video.codec_context.field_order
+        if first.interlaced_frame and order in _FIELD_ORDERS:
+            extra.append(_FIELD_ORDERS[order])
+        return {"crf": crf, "preset": self._settings.preset} | (
+            {"x264-params": ":".join(extra)} if extra else {}
+        )
 
     def _add_copied(self) -> dict[int, Stream]:
         """Streams of the target for source streams that are copied, by source index."""
@@ -202,18 +285,55 @@ class Encoder:
                 twin = self._output.add_stream_from_template(stream)
             except (ValueError, av.FFmpegError) as error:
                 if stream.type == "subtitle":
+                    self.notes.append(f"subtitles left out: {self._target.suffix} cannot hold them, .mkv can")
                     continue
                 name = stream.codec_context.name if stream.codec_context else "unknown"
                 raise OutputError(
                     f"{self._target}: {self._target.suffix} cannot hold the source's {name} audio; "
                     f"use a target that ends in .mkv"
                 ) from error
-            language = stream.metadata.get("language")
             twin.metadata.clear()
-            if language:
-                twin.metadata["language"] = language
+            twin.metadata.update(self._kept(stream.metadata))
             copied[stream.index] = twin
         return copied
+
+    def _add_chapters_and_attachments(self) -> None:
+        """Copy chapters and, into Matroska, attachments such as fonts; note the streams that stay behind."""
+        chapters = self._source.chapters()
+        if chapters:
+            self._output.set_chapters(chapters)
+        left: dict[str, int] = {}
+        for stream in self._source.streams:
+            if isinstance(stream, AttachmentStream):
+                mime = stream.mimetype or "application/octet-stream"
+                if self._target.suffix.lower() == ".mkv" and not mime.startswith(("image/", "video/")):
+                    self._output.add_attachment(stream.metadata.get("filename", "file"), mime, stream.data)
+                    continue
+                kind = "attachment"
+            elif stream.type == "video" and stream.index != self._source_video.index:
+                cover = stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+                kind = "cover picture" if cover else "further video stream"
+            elif stream.type == "data" and not chapters:
+                kind = "data stream"
+            else:
+                continue
+            left[kind] = left.get(kind, 0) + 1
+        self.notes += [f"left out: {count} {kind}{'s'[: count > 1]}" for kind, count in left.items()]
+
+    def _carry_metadata(self) -> None:
+        """Keep metadata if asked to; otherwise note the names of what is removed."""
+        self._output.metadata.update(self._kept(self._source.metadata))
+        self._video.metadata.update(self._kept(self._source_video.metadata))
+        if not self._settings.keep_metadata:
+            tags = [self._source.metadata, *(stream.metadata for stream in self._source.streams)]
+            removed = {name.lower() for group in tags for name in group} - _PLAIN_TAGS
+            names = sorted(name for name in removed if not name.startswith("_statistics"))
+            if names:
+                self.notes.append(f"metadata removed: {', '.join(names)}")
+
+    def _kept(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Languages, or all metadata where the user wants it kept."""
+        return {k: v for k, v in metadata.items() if k == "language" or self._settings.keep_metadata}
 
     def _copy_until(self, pts: int | None) -> None:
         """Copy packets until the source's video has been read past ``pts``; all of them for None.
@@ -261,16 +381,36 @@ class Encoder:
             ) from error
 
 
-def _open_target(target: Path, info: VideoInfo) -> OutputContainer:
+def _open_target(target: Path, info: VideoInfo, all_tags: bool) -> OutputContainer:
     """Open for writing; bit-exact flags keep the library's name and the date out of the file."""
     options = {"fflags": "+bitexact"}
     if target.suffix.lower() in {".mp4", ".mov"}:
-        options["movflags"] = "+faststart"
+        options["movflags"] = "+faststart" + all_tags * "+use_metadata_tags"
         if info.time_base.numerator == 1:
             # The second one is the unit of the edit list, which holds the time of the first picture.
             options["video_track_timescale"] = str(info.time_base.denominator)
             options["movie_timescale"] = str(info.time_base.denominator)
     return av.open(str(target.resolve()), "w", container_options=options)
+
+
+def _as_picture(frame: Frame) -> av.VideoFrame:
+    """The frame for the encoder; deep pixels stay deep where nothing was drawn."""
+    if frame.deep is None:
+        return av.VideoFrame.from_ndarray(frame.image, format="rgb24")
+    drawn = (frame.image != eight_bit(frame.deep)).any(axis=2, keepdims=True)
+    merged = np.where(drawn, frame.image.astype(np.uint16) * np.uint16(257), frame.deep)
+    return av.VideoFrame.from_ndarray(merged, format="rgb48le")
+
+
+def _lost_of(picture: av.VideoFrame) -> list[str]:
+    """What a picture holds that the result cannot."""
+    lost = []
+    alpha = any(component.is_alpha for component in picture.format.components)
+    if alpha and picture.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
+        lost.append("transparency removed")
+    if side_data(picture, "DYNAMIC_HDR_PLUS") or side_data(picture, "DOVI_METADATA"):
+        lost.append("dynamic HDR metadata removed (HDR10+ or Dolby Vision); HDR10 stays")
+    return lost
 
 
 def _is_rgb(stream: av.VideoStream) -> bool:

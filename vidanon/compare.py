@@ -76,11 +76,13 @@ class HiddenFace:
 
     Attributes:
         frame: index.
+        face: number of the face, as in :class:`FacePair`.
         box: float32 (4,), the source face.
         similarity: SFace cosine of source and output, both cut at the source's landmarks.
     """
 
     frame: int
+    face: int
     box: Float
     similarity: float
 
@@ -177,7 +179,7 @@ class _Comparison:
         pairs = [replace(pair, face=numbers[id(pair.box)]) for pair in look.pairs]
         tally.faces_judged += len(pairs) + len(look.hidden)
         tally.pairs += pairs
-        tally.hidden += look.hidden
+        tally.hidden += [replace(face, face=numbers[id(face.box)]) for face in look.hidden]
         if self._observe is not None and pairs:
             self._observe(look.source, look.output, pairs)
 
@@ -200,7 +202,7 @@ class _Comparison:
     def _hidden(self, source: Frame, output: UInt8, face: Face) -> HiddenFace:
         assert face.landmarks is not None
         before, after = (self._sface(image, face.landmarks) for image in (source.image, output))
-        return HiddenFace(source.index, face.box, float(before @ after))
+        return HiddenFace(source.index, -1, face.box, float(before @ after))
 
     def _faces(self, image: UInt8, boxes: list[Float]) -> Iterator[Face]:
         for box, mesh in zip(boxes, self._landmark(image, boxes), strict=True):

@@ -249,6 +249,7 @@ class _Comparison:
 
 
 def mean_of(values: Sequence[float]) -> float | None:
+    """Return the mean of what is finite, or None where nothing is."""
     kept = [value for value in values if np.isfinite(value)]
     return round(float(np.mean(kept)), 4) if kept else None
 

@@ -34,11 +34,12 @@ from vidanon.identity.bank import Bank, load_bank, look
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.measures import HeadPose, angle_deg
-from vidanon.mixing import HeadFinder, load_mapper, pictures_in, read_picture
+from vidanon.mixing import HeadFinder, load_mapper, read_picture
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
 from vidanon.recognisers import DlibResNet
 from vidanon.stages.landmark import Landmarker
+from vidanon.stages.stills import pictures_of
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.workers import ordered_map
 from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource
@@ -304,7 +305,9 @@ def evaluate_mapper(
 
 
 def _real_figures(faces: Path, bench: Bench, models: ModelStore, most: int) -> dict[str, Any]:
-    paths = pictures_in(faces)
+    if not faces.is_dir():
+        raise InputError(f"{faces}: no such folder; give a folder with pictures of faces")
+    paths = pictures_of(faces)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
     found = real_subjects(tqdm(chosen, desc="faces", unit="picture", disable=None), bench, models)
     subjects = list(found)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.networks.mapper import AttributeMapper
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -78,30 +76,11 @@ def read_picture(path: Path) -> UInt8:
     Raises:
         InputError: missing, or not a picture.
     """
-    import cv2
+    from vidanon.stages.stills import read_stills
 
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if image is None:
-        raise InputError(f"{path}: not a picture; give a PNG or JPEG file")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files of a folder, sorted.
-
-    Raises:
-        InputError: the folder is missing or holds no picture.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give a folder with pictures")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder}: no picture in it; give a folder with PNG or JPEG files")
-    return paths
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name one picture")
+    return next(read_stills(path)).image
 
 
 class HeadFinder:
@@ -149,21 +128,30 @@ class Mixer:
         size: side of the pictures, pixels: 128, 256, 512 or 1024.
         device: ``cpu`` or ``cuda``.
         weights: of the attribute mapper; None: those of the package.
+        workers: threads that will call.
+
+    Attributes:
+        finder: finds faces in pictures.
 
     Raises:
         ModelsError: a model is missing.
     """
 
     def __init__(
-        self, models: ModelStore, size: int = 512, device: str = "cpu", weights: Path | None = None
+        self,
+        models: ModelStore,
+        size: int = 512,
+        device: str = "cpu",
+        weights: Path | None = None,
+        workers: int = 1,
     ) -> None:
         from vidanon.networks.exit_heads import load_exit_generator
         from vidanon.networks.runtime import network_from_module
 
-        self._finder = HeadFinder(models)
+        self.finder = HeadFinder(models, workers)
         self._mapper = load_mapper(weights)
         example = (np.zeros((1, 512), np.float32),)
-        self._generator = network_from_module(load_exit_generator(models, size), example, device, 1)
+        self._generator = network_from_module(load_exit_generator(models, size), example, device, workers)
 
     def head(self, image: UInt8, name: str = "picture") -> Head:
         """Read the largest face of a picture, uint8 RGB (height, width, 3).
@@ -171,10 +159,10 @@ class Mixer:
         Raises:
             InputError: no face is found; the message begins with ``name``.
         """
-        faces = self._finder.faces(image)
+        faces = self.finder.faces(image)
         if not faces:
             raise InputError(f"{name}: no face found in it; give a picture that shows one clearly")
-        return self._finder.head(image, faces[0])
+        return self.finder.head(image, faces[0])
 
     def attributes(self, head: Head) -> Float:
         """Return the attribute code of a head, float32 (308,): encoder's code and z-scored blendshapes.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
+from vidanon.errors import InputError, OutputError, UnsafeError
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,18 +69,29 @@ def ensure_models(models: ModelStore) -> None:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Make sure, before any work is done, that ``target`` can be written and is not the source.
+    """Make sure, before any work is done, that ``target`` can hold the result and be written.
 
     Raises:
-        OutputError: same file as the source, of another kind, or a place that cannot be written to.
+        OutputError: of another kind than the source, the source itself, or a place that cannot be written to.
     """
-    from vidanon.stages.encode import require_kind, temporary_path
+    from vidanon.stages.encode import require_kind
+
+    require_writable(source, target)
+    require_kind(source, target)
+
+
+def require_writable(source: Path, target: Path) -> None:
+    """Make sure that ``target`` is not the source and its folder can be written to.
+
+    Raises:
+        OutputError: it is, or it cannot.
+    """
+    from vidanon.stages.encode import temporary_path
 
     probe_file = temporary_path(target)
     try:
         if target.exists() and target.samefile(source):
             raise OutputError(f"output {target} is the input itself; choose another name with -o")
-        require_kind(source, target)
         probe_file.touch()
         probe_file.unlink()
     except OutputError:
@@ -123,8 +134,8 @@ def anonymize(
     check_target(source, target)
     ensure_models(models)
     plan = analyse(source, settings, models, _named(progress, "analyse"))
-    analysed_s = time.monotonic() - started
-    return render_plan(source, plan, target, settings, models, progress, started, {"analyse": analysed_s})
+    seconds = {"analyse": time.monotonic() - started}
+    return _draw(source, plan, target, settings, models, progress, started, seconds)
 
 
 def render_plan(
@@ -134,24 +145,36 @@ def render_plan(
     settings: Settings,
     models: ModelStore,
     progress: Progress | None = None,
-    started: float | None = None,
-    seconds: dict[str, float] | None = None,
 ) -> Summary:
     """Render ``plan`` to a temporary file beside ``target`` and publish it when it is complete.
 
     Raises:
-        SettingsError: the plan was made from a video of another size.
+        SettingsError: the plan was made from another video.
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
     """
-    from vidanon.renderer import render
     from vidanon.stages.decode import probe
-    from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
 
-    started = time.monotonic() if started is None else started
-    if probe(source).fingerprint != plan.info.fingerprint:
-        raise SettingsError(f"the plan was not made from {source} as it is now; run 'vidanon plan' again")
+    started = time.monotonic()
+    probe(source)
     check_target(source, target)
     ensure_models(models)
+    return _draw(source, plan, target, settings, models, progress, started, {})
+
+
+def _draw(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Progress | None,
+    started: float,
+    seconds: dict[str, float],
+) -> Summary:
+    """Render, publish and sum up; source, target and models were checked."""
+    from vidanon.renderer import render
+    from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
+
     temporary = temporary_path(target)
     try:
         result = render(source, plan, temporary, settings, models, _named(progress, "render"))
@@ -175,7 +198,7 @@ def render_plan(
         frames=result.frames,
         replaced=result.replaced,
         obscured=result.obscured,
-        seconds={**(seconds or {}), **result.seconds},
+        seconds={**seconds, **result.seconds},
         total_s=time.monotonic() - started,
         notes=(*plan.notes, *result.notes),
     )

@@ -9,6 +9,8 @@
     ├── UnsafeError     (RuntimeError)       exit 7   coverage or audit not passed; nothing was published
     └── JobsError       (RuntimeError)       exit 8   some jobs of a batch failed
 
+Ctrl-C ends with 130, SIGTERM and SIGHUP with 143; both clean up first.
+
 Every message is one line, names the file (and frame or track where that helps) and says what to do.
 Code inside the package raises; only ``vidanon.cli`` turns an error into an exit code.
 """
@@ -31,6 +33,7 @@ class ExitCode(IntEnum):
     UNSAFE = 7
     JOBS = 8
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class VidanonError(Exception):

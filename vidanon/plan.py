@@ -21,6 +21,7 @@ from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
+from vidanon.stages.encode import discard, publish, temporary_path
 from vidanon.stages.landmark import Landmarker, box_iou
 from vidanon.stages.smooth import fill_short, smooth_boxes, smooth_landmarks
 from vidanon.stages.track import (
@@ -294,10 +295,18 @@ def save_plan(plan: Plan, path: Path) -> None:
         "settings": plan.settings,
         "notes": list(plan.notes),
     }
+    temporary = temporary_path(path)
     try:
-        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        publish(temporary, path)
     except OSError as error:
-        raise OutputError(f"plan {path} cannot be written: {error.strerror}") from error
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"plan {path} cannot be written ({error.strerror}); free space or choose another with -o"
+        ) from error
+    finally:
+        discard(temporary)
 
 
 def load_plan(path: Path) -> Plan:
@@ -310,7 +319,7 @@ def load_plan(path: Path) -> Plan:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(
-            f"plan {path} cannot be read as JSON; make it again with 'vidanon analyse'"
+            f"plan {path} cannot be read as JSON; make it again with 'vidanon plan'"
         ) from error
     try:
         return _plan_from(record)
@@ -325,7 +334,7 @@ def load_plan(path: Path) -> Plan:
     ) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SettingsError(
-            f"plan {path} is not valid ({reason}); make it again with 'vidanon analyse'"
+            f"plan {path} is not valid ({reason}); make it again with 'vidanon plan'"
         ) from error
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
 import click
 
 from vidanon import __version__
@@ -19,8 +25,15 @@ Exit codes:
   6    the output cannot be written
   7    coverage or audit not passed; nothing was published
   8    some jobs failed
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C); nothing was published
+  143  ended by SIGTERM or SIGHUP; nothing was published
 """
+
+_REPEAT_S = 3.0
+
+
+class _Terminated(BaseException):
+    """A signal asked the program to end; like KeyboardInterrupt no error of the program."""
 
 
 class _Group(click.Group):
@@ -28,7 +41,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _signals():
+                return super().invoke(ctx)
         except VidanonError as error:
             if ctx.params["debug"]:
                 raise
@@ -37,6 +51,39 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("vidanon: interrupted; nothing was published", err=True)
             ctx.exit(int(ExitCode.INTERRUPTED))
+        except _Terminated:
+            click.echo("vidanon: ended by a signal; nothing was published", err=True)
+            ctx.exit(int(ExitCode.TERMINATED))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Turn signals that end a program into exceptions, so that what was begun is cleaned up.
+
+    A signal that comes again within 3 seconds is ignored: impatience must not stop the cleaning up. One
+    that is ignored already (as under nohup) stays so.
+    """
+    last = -_REPEAT_S
+
+    def end(number: int, _: object) -> None:
+        nonlocal last
+        if time.monotonic() - last < _REPEAT_S:
+            return
+        last = time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+    numbers = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * hasattr(signal, "SIGHUP")
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,4 +103,5 @@ for _command in (
     evaluate.evaluate,
     calibrate.calibrate,
 ):
+    _command.epilog = "Exit codes: see 'vidanon --help'."
     main.add_command(_command)

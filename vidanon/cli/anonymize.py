@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from vidanon.cli.common import settings_from, settings_options
+from vidanon.cli.common import with_settings
 from vidanon.cli.progress import ProgressPrinter, print_summary
+
+if TYPE_CHECKING:
+    from vidanon.settings import Settings
 
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
-@settings_options
+@with_settings
 def anonymize(
     source: Path,
     output: Path | None,
-    preset: str | None,
-    assignments: tuple[str, ...],
+    settings: Settings,
     quiet: bool,
-    **flags: Any,
 ) -> None:
     """Give everyone in INPUT a new, fictional face.
 
@@ -30,7 +31,6 @@ def anonymize(
     """
     from vidanon import api
 
-    settings = settings_from(preset, assignments, flags)
     with ProgressPrinter(quiet) as progress:
         summary = api.anonymize(source, output, settings, progress=progress)
     if not quiet:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from vidanon.cli.common import settings_from, settings_options
+from vidanon.cli.common import with_settings
+
+if TYPE_CHECKING:
+    from vidanon.settings import Settings
 
 
 @click.command()
@@ -21,7 +24,7 @@ from vidanon.cli.common import settings_from, settings_options
 @click.option(
     "--json", "results_file", type=click.Path(path_type=Path), help="Write the numbers here as well."
 )
-@settings_options
+@with_settings
 def evaluate(
     clips: Path,
     only: tuple[str, ...],
@@ -29,16 +32,13 @@ def evaluate(
     stride: int,
     deface: bool,
     results_file: Path | None,
-    preset: str | None,
-    assignments: tuple[str, ...],
+    settings: Settings,
     quiet: bool,
-    **flags: Any,
 ) -> None:
     """Anonymize every clip of a folder and print what was measured on the results."""
     from vidanon.evaluate import evaluate_clips
     from vidanon.models.registry import ModelStore, names_in
 
-    settings = settings_from(preset, assignments, flags)
     models = ModelStore(offline=settings.runtime.offline)
     for name in names_in("pipeline", "measure"):
         models.fetch(name)

@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from vidanon.cli.common import settings_from, settings_options
+from vidanon.cli.common import with_settings
 from vidanon.cli.progress import ProgressPrinter, print_summary
+
+if TYPE_CHECKING:
+    from vidanon.settings import Settings
 
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Plan file; default INPUT.plan.json.")
-@settings_options
+@with_settings
 def plan(
     source: Path,
     output: Path | None,
-    preset: str | None,
-    assignments: tuple[str, ...],
+    settings: Settings,
     quiet: bool,
-    **flags: Any,
 ) -> None:
     """Find out who is where in INPUT and write it to a file that can be reviewed and edited."""
-    from vidanon.api import ensure_models
-    from vidanon.errors import OutputError
+    from vidanon.api import ensure_models, require_writable
     from vidanon.models.registry import ModelStore
     from vidanon.plan import analyse, save_plan
     from vidanon.stages.decode import probe
 
-    settings = settings_from(preset, assignments, flags)
     target = output or source.with_suffix(".plan.json")
     probe(source)
-    if target.resolve() == source.resolve():
-        raise OutputError(f"output {target} is the input itself; choose another name with -o")
+    require_writable(source, target)
     models = ModelStore(offline=settings.runtime.offline)
     ensure_models(models)
     with ProgressPrinter(quiet) as progress:
         result = analyse(source, settings, models, lambda done, total: progress("analyse", done, total))
-    try:
-        save_plan(result, target)
-    except OSError as error:
-        raise OutputError(f"cannot write plan {target} ({error.strerror or error})") from error
+    save_plan(result, target)
     if not quiet:
         people = len({track.person for track in result.tracks})
         click.echo(f"{people} people in {len(result.tracks)} tracks, {result.frames} frames: {target}")
@@ -52,22 +47,19 @@ def plan(
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
-@settings_options
+@with_settings
 def render(
     source: Path,
     plan_file: Path,
     output: Path | None,
-    preset: str | None,
-    assignments: tuple[str, ...],
+    settings: Settings,
     quiet: bool,
-    **flags: Any,
 ) -> None:
     """Make the result from INPUT and a (possibly edited) PLAN."""
     from vidanon.api import default_output, render_plan
     from vidanon.models.registry import ModelStore
     from vidanon.plan import load_plan
 
-    settings = settings_from(preset, assignments, flags)
     models = ModelStore(offline=settings.runtime.offline)
     target = output or default_output(source)
     with ProgressPrinter(quiet) as progress:

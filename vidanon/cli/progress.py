@@ -13,17 +13,23 @@ if TYPE_CHECKING:
     from vidanon.api import Summary
 
 _LINE_EVERY_S = 10.0
+_LATER_LINE_EVERY_S = 60.0
 
 
 class ProgressPrinter:
-    """Shows how far each pass is; call it with (pass name, frames done, total or 0)."""
+    """Shows how far each pass is; call it with (pass name, frames done, total or 0).
+
+    On a terminal one bar per pass. Elsewhere a line every 10 seconds for a minute, then every minute, and
+    one when a pass is through.
+    """
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._bars = sys.stderr.isatty()
         self._bar: Any = None
         self._name = ""
-        self._started = self._last_line = 0.0
+        self._first = self._done = 0
+        self._started = self._updated = self._last_line = 0.0
 
     def __enter__(self) -> ProgressPrinter:
         return self
@@ -31,44 +37,52 @@ class ProgressPrinter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_bar()
+        self._end(complete=kind is None)
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` frames (0: unknown) of the pass ``name`` are through."""
         if self._quiet:
             return
         if name != self._name:
-            self._begin(name, total)
+            self._end(complete=True)
+            self._begin(name, done, total)
+        self._done, self._updated = done, time.monotonic()
         if self._bars:
             self._bar.total = total or None
             self._bar.update(done - self._bar.n)
         else:
-            self._line(name, done, total)
+            self._line(done, total)
 
-    def _begin(self, name: str, total: int) -> None:
-        self._close_bar()
-        self._name = name
-        self._started = time.monotonic()
-        self._last_line = self._started - _LINE_EVERY_S
+    def _begin(self, name: str, done: int, total: int) -> None:
+        self._name, self._first = name, done
+        self._started = self._last_line = time.monotonic()
         if self._bars:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total or None, desc=name, unit="frame", dynamic_ncols=True)
 
-    def _line(self, name: str, done: int, total: int) -> None:
+    def _line(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done != total and now - self._last_line < _LINE_EVERY_S:
+        spent = now - self._started
+        every = _LINE_EVERY_S if spent <= _LATER_LINE_EVERY_S else _LATER_LINE_EVERY_S
+        if now - self._last_line < every:
             return
         self._last_line = now
-        text = f"{name}: {done}/{total or '?'} frames"
-        if 0 < done < total:
-            text += f", about {(now - self._started) / done * (total - done):.0f} s left"
+        text = f"{self._name}: {done}/{total or '?'} frames"
+        # The time of the first frame is not known: it holds the start of the networks.
+        if self._first < done < total:
+            text += f", about {spent / (done - self._first) * (total - done):.0f} s left"
         click.echo(text, err=True)
 
-    def _close_bar(self) -> None:
+    def _end(self, complete: bool) -> None:
+        """Close a pass; say so where there is no bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        elif self._name and complete:
+            seconds = self._updated - self._started
+            click.echo(f"{self._name}: {self._done} frames in {seconds:.0f} s", err=True)
+        self._name = ""
 
 
 def print_summary(summary: Summary) -> None:

@@ -9,6 +9,7 @@ by :mod:`vidanon.stages.stills` behind the same interface.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -26,6 +27,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from vidanon.errors import InputError
 from vidanon.stages import stills
 from vidanon.types import Frame, UInt16, VideoInfo, eight_bit
+
+log = logging.getLogger("vidanon")
 
 MAX_CONSECUTIVE_CORRUPT = 8
 """Packets in a row that may fail before the rest of the file is given up."""
@@ -202,6 +205,12 @@ class Decoder:
         return tuple(notes)
 
     def __enter__(self) -> Decoder:
+        info = self.info
+        log.info(
+            "reading %s: %s, %dx%d, %d bit, %.3f fps, %s frames, %d audio streams, turned by %d degrees",
+            *(info.path, info.codec, info.width, info.height, info.bit_depth, float(info.average_rate)),
+            *(info.frame_count or "?", info.audio_streams, info.rotation_deg),
+        )
         if not self._stills:
             self._container = open_source(self.info.path)
         return self

@@ -10,6 +10,7 @@ show the very faces that are to go, and data streams, which hold places and time
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,8 @@ from vidanon.types import Frame, VideoInfo, eight_bit
 
 if TYPE_CHECKING:
     from vidanon.settings import EncodeSettings
+
+log = logging.getLogger("vidanon")
 
 VIDEO_CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 """Target suffix to encoder; also the list of containers that can be written."""
@@ -259,6 +262,7 @@ class Encoder:
         aspect = self._source_video.sample_aspect_ratio
         if aspect:
             context.sample_aspect_ratio = 1 / aspect if info.rotation_deg % 180 else aspect
+        log.info("writing %s: %s, %s, %s", self._target, codec, context.pix_fmt, options)
         return stream
 
     def _codec_options(self, codec: str) -> dict[str, str]:

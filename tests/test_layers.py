@@ -19,13 +19,15 @@ RANKS |= {
     "compare": 3,
     "audit": 3,
     "bars": 3,
+    "sheets": 3,
     "mixing": 3,
     "figures": 4,
     "coherence": 4,
     "evaluate": 4,
     "evaluate_mapper": 4,
     "calibrate": 4,
-    "cli": 5,
+    "jobs": 5,
+    "cli": 6,
 }
 
 

@@ -1,6 +1,7 @@
 """What a leak, a stranger, a lost frame and a turned head look like in the numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import ffmpeg
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from vidanon.bars import Bar, format_verdicts, judge, mean_of
 from vidanon.compare import audio_hashes, evaluate_pair
-from vidanon.errors import InputError, JobsError, ModelsError
-from vidanon.evaluate import evaluate_clips, find_clips, format_table, shorten
+from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
+from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
 from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
+from vidanon.stages.encode import rejected_path
 from vidanon.stages.landmark import box_iou
 
 FRAMES = 12
@@ -161,6 +164,7 @@ def test_clips_are_found_by_the_beginning_of_their_names(tmp_path: Path) -> None
 
     assert [path.name for path in find_clips(tmp_path, None)] == ["asl_a.mkv", "asl_b.mkv", "chaplin.mp4"]
     assert [path.name for path in find_clips(tmp_path, ["asl"])] == ["asl_a.mkv", "asl_b.mkv"]
+    assert [path.name for path in find_clips(tmp_path, ["*_b*", "*.mp4"])] == ["asl_b.mkv", "chaplin.mp4"]
     with pytest.raises(InputError, match="hamilton"):
         find_clips(tmp_path, ["asl", "hamilton"])
     with pytest.raises(InputError, match="no such folder"):
@@ -192,6 +196,60 @@ def test_a_clip_that_fails_is_reported_and_the_command_fails(
     numbers = tmp_path / "numbers.json"
 
     with pytest.raises(JobsError, match=r"1 of 1 clips.*broken\.mp4"):
-        evaluate_clips(tmp_path, max_frames=3, results_file=numbers)
+        evaluate_clips(tmp_path, options=ClipOptions(max_frames=3), results_file=numbers)
     assert "broken.mp4" in capsys.readouterr().out
-    assert json.loads(numbers.read_text())[0]["clip"] == "broken.mp4"
+    assert json.loads(numbers.read_text())["clips"][0]["clip"] == "broken.mp4"
+
+
+def test_a_bug_on_one_clip_does_not_end_the_others(
+    tmp_path: Path, plain_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(plain_clip, tmp_path / name)
+    monkeypatch.setattr("vidanon.api.anonymize", fail)
+
+    with pytest.raises(JobsError, match=r"2 of 2 clips.*a\.mp4 \(ZeroDivisionError: boom\)"):
+        evaluate_clips(tmp_path, results_file=tmp_path / "numbers.json")
+    assert len(json.loads((tmp_path / "numbers.json").read_text())["clips"]) == 2
+
+
+def test_a_refused_result_is_measured_and_marked(
+    tmp_path: Path, plain_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, output: Path, *_: object) -> None:
+        shutil.copy(source, rejected_path(output))
+        raise UnsafeError("still recognisable")
+
+    shutil.copy(plain_clip, tmp_path / "a.mp4")
+    monkeypatch.setattr("vidanon.api.anonymize", refuse)
+    for name in ("dlib-resnet", "sface", "face-landmarker", "centerface", "yunet"):
+        model(name)
+    pytest.importorskip("dlib", reason="dlib is optional")
+    sheets = tmp_path / "sheets"
+    found = evaluate_clips(
+        tmp_path, ["a*"], options=ClipOptions(sheets=sheets), results_file=tmp_path / "numbers.json"
+    )
+
+    (result,) = found["clips"]
+    assert result["refused"] == "still recognisable" and result["source_frames"] == 30
+    assert {bar["name"]: bar["passed"] for bar in result["bars"]}["frames missing or too many"] is True
+    assert (sheets / "a.mp4.png").is_file()
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.95, True), (0.9, True), (0.89, False), (None, None)])
+def test_a_bar_is_passed_missed_or_not_measured(value: float | None, passed: bool | None) -> None:
+    bar = Bar("eyeBlink follows", "correlation.blink", 0.9, at_least=True)
+    (verdict,) = judge({"correlation": {"blink": value}}, [bar])
+    assert verdict["passed"] is passed
+    assert {True: "pass", False: "FAIL", None: "-"}[passed] in format_verdicts([verdict])
+
+
+def test_bars_of_the_mean_pass_over_clips_that_did_not_measure_them() -> None:
+    bar = Bar("MAE", "blendshape_mae", 0.03, at_least=False)
+    (verdict,) = mean_of(
+        [{"blendshape_mae": 0.02}, {"blendshape_mae": None}, {"blendshape_mae": 0.03}], [bar]
+    )
+    assert verdict["value"] == pytest.approx(0.025) and verdict["clips"] == 2 and verdict["passed"]

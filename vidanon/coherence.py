@@ -17,9 +17,10 @@ import numpy as np
 
 from vidanon.api import Progress, check_target, ensure_models
 from vidanon.errors import InputError
+from vidanon.geometry import apply
 from vidanon.mixing import Head, Mixer, read_picture
 from vidanon.stages.decode import Decoder
-from vidanon.stages.encode import Encoder, publish, temporary_path
+from vidanon.stages.encode import Encoder, discard, publish, temporary_path
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.smooth import smooth_landmarks
 from vidanon.stages.synthesize import crop_face, smooth_latents
@@ -125,7 +126,7 @@ def hold_identity(
         after = job.draw(latents, temporary, size)
         publish(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
     figures = [coherence_figures(sequence.embeddings), coherence_figures(after)]
     return {
         "frames": len(latents),
@@ -180,7 +181,8 @@ class _Job:
             i = frame.index
             if not np.isfinite(crops[i]).all():
                 return None
-            head = Head(crop_face(frame.image, crops[i]), landmarks[i], sequence.blendshapes[i], code)
+            aligned = apply(crops[i], landmarks[i])
+            head = Head(crop_face(frame.image, crops[i]), aligned, sequence.blendshapes[i], code)
             return self._mixer.latent(code, self._mixer.attributes(head))
 
         found = []

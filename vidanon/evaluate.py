@@ -1,24 +1,58 @@
-"""Anonymize a folder of clips and measure the results, beside the time that a plain blur takes."""
+"""Anonymize a folder of clips, measure the results and hold them against the project's bars."""
 
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidanon.bars import (
+    CLIP_BARS,
+    LARGE_PIXELS,
+    MEAN_BARS,
+    SPEED_BAR_640,
+    SPEED_BAR_1080,
+    format_verdicts,
+    judge,
+    mean_of,
+)
 from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.measures import SIGNAL_NAMES
+from vidanon.sheets import contact_sheet, write_picture
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.settings import Settings
 
-__all__ = ["evaluate_clips", "evaluate_pair"]
+__all__ = ["ClipOptions", "evaluate_clips", "evaluate_pair"]
+
+log = logging.getLogger("vidanon")
 
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipOptions:
+    """How clips are measured.
+
+    Attributes:
+        max_frames: take only so many frames from the start of each clip; None: all.
+        stride: see :func:`evaluate_pair`.
+        deface: also time ``deface`` (its default blur) on the same frames, right after.
+        sheets: folder for a contact sheet per clip, source above output; None: no sheet. Sheets show people.
+    """
+
+    max_frames: int | None = None
+    stride: int = 1
+    deface: bool = False
+    sheets: Path | None = None
 
 
 def evaluate_clips(
@@ -26,34 +60,31 @@ def evaluate_clips(
     clips: Sequence[str] | None = None,
     models: ModelStore | None = None,
     settings: Settings | None = None,
-    max_frames: int | None = None,
-    compare_deface: bool = False,
-    stride: int = 1,
+    options: ClipOptions | None = None,
     results_file: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Anonymize clips, measure each result, print a table and write the numbers as JSON.
+) -> dict[str, Any]:
+    """Anonymize clips, measure each result, print tables and write the numbers as JSON after every clip.
 
     Args:
         folder: where the clips are.
-        clips: beginnings of file names to take; None or empty: all videos in the folder.
+        clips: patterns of file names to take (``asl_*``), or their beginnings; None or empty: all videos.
         models: where the models are; default store.
         settings: what to anonymize with; default :class:`Settings`.
-        max_frames: take only so many frames from the start of each clip.
-        compare_deface: also time ``deface`` (its default blur) on the same frames, right after.
-        stride: see :func:`evaluate_pair`.
+        options: how to measure.
         results_file: where the JSON goes; None: ``evaluation.json`` in the working folder.
 
     Returns:
-        The numbers of :func:`evaluate_pair` per clip, with ``clip``, ``seconds`` (wall time and busy time per
-        stage), ``fps`` and, when asked for, ``deface_fps`` and ``speed_ratio``.
+        ``clips``: the numbers of :func:`evaluate_pair` per clip, with ``clip``, ``refused`` (why the result
+        was not published, or None), ``seconds`` (wall time and busy time per stage), ``fps``, ``bars``
+        (verdicts) and, when asked for, ``deface_fps`` and ``speed_ratio``; a clip that failed has ``clip``
+        and ``error``.
+        ``bars``: verdicts on the mean over the clips.
 
     Raises:
         InputError: no clip matches.
-        JobsError: some clips could not be used or anonymized; the others were measured and reported.
+        JobsError: some clips failed; the others were measured and reported.
         ModelsError: a model, dlib or deface is missing.
     """
-    import tempfile
-
     from tqdm import tqdm
 
     from vidanon.models.registry import ModelStore
@@ -61,68 +92,100 @@ def evaluate_clips(
 
     settings = settings or Settings()
     models = models or ModelStore(offline=settings.runtime.offline)
-    results = []
-    sources = find_clips(folder, clips)
-    with tempfile.TemporaryDirectory(prefix="vidanon-") as scratch:
-        for source in tqdm(sources, desc="evaluate", unit="clip", disable=None):
-            try:
-                result = _evaluate_clip(
-                    source, Path(scratch), models, settings, max_frames, compare_deface, stride
-                )
-            except (InputError, UnsafeError) as error:
-                # The other clips are still worth measuring; the failure is reported at the end.
-                result = {"clip": source.name, "error": str(error)}
-            results.append(result)
-    print(format_table(results))
     target = results_file or Path("evaluation.json")
-    target.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    results: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    for source in tqdm(find_clips(folder, clips), desc="evaluate", unit="clip", disable=None):
+        results.append(_surviving(source, models, settings, options or ClipOptions()))
+        found = {"clips": results, "bars": mean_of(results, MEAN_BARS)}
+        target.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    print(format_table(results))
+    print(f"\n{format_clip_bars(results)}\n\nmean over the clips\n{format_verdicts(found['bars'])}")
     print(f"all numbers: {target}")
     failed = [f"{result['clip']} ({result['error']})" for result in results if "error" in result]
     if failed:
         raise JobsError(f"{len(failed)} of {len(results)} clips could not be evaluated: {'; '.join(failed)}")
-    return results
+    return found
 
 
 def find_clips(folder: Path, clips: Sequence[str] | None) -> list[Path]:
-    """Return the videos of a folder whose names begin with one of ``clips`` (None or empty: all), sorted.
+    """Return the videos of a folder whose names match a pattern or begin so (None or empty: all), sorted.
 
     Raises:
-        InputError: the folder is missing, or a name matches nothing.
+        InputError: the folder is missing, or a pattern matches nothing.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the clips")
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
-    for name in clips or [""]:
-        if not any(path.name.startswith(name) for path in videos):
-            raise InputError(f"{folder}: no video begins with '{name}'; check the name")
-    return [path for path in videos if path.name.startswith(tuple(clips or [""]))]
+    found = {name: [path for path in videos if fnmatchcase(path.name, f"{name}*")] for name in clips or [""]}
+    for name, paths in found.items():
+        if not paths:
+            raise InputError(f"{folder}: no video matches '{name}'; check the name")
+    return sorted({path for paths in found.values() for path in paths})
+
+
+def _surviving(source: Path, models: ModelStore, settings: Settings, options: ClipOptions) -> dict[str, Any]:
+    """Measure one clip; whatever goes wrong with it becomes part of the result, so that the others go on."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="vidanon-") as scratch:
+            return _evaluate_clip(source, Path(scratch), models, settings, options)
+    except ModelsError:
+        raise
+    except Exception as error:
+        log.exception("%s could not be evaluated", source)
+        return {"clip": source.name, "error": f"{type(error).__name__}: {error}"}
 
 
 def _evaluate_clip(
-    source: Path,
-    scratch: Path,
-    models: ModelStore,
-    settings: Settings,
-    max_frames: int | None,
-    compare_deface: bool,
-    stride: int,
+    source: Path, scratch: Path, models: ModelStore, settings: Settings, options: ClipOptions
 ) -> dict[str, Any]:
     from vidanon.api import anonymize, default_output
+    from vidanon.stages.decode import probe
+    from vidanon.stages.encode import rejected_path
 
     name = source.name
-    if max_frames is not None:
-        source = shorten(source, scratch / f"{source.stem}-short.mkv", max_frames)
+    if options.max_frames is not None:
+        source = shorten(source, scratch / f"{source.stem}-short.mkv", options.max_frames)
     output = scratch / default_output(source).name
     begin = time.perf_counter()
-    summary = anonymize(source, output, settings, models)
+    refused: str | None = None
+    stages: dict[str, float] = {}
+    try:
+        stages = anonymize(source, output, settings, models).seconds
+    except UnsafeError as error:
+        # What the product keeps back is measured all the same, and marked.
+        output, refused = rejected_path(output), str(error)
+        if not output.is_file():
+            raise
     wall = time.perf_counter() - begin
-    result = {"clip": name} | evaluate_pair(source, output, models, stride, settings.runtime.workers)
-    result["seconds"] = {"wall": wall} | summary.seconds
+    result: dict[str, Any] = {"clip": name, "refused": refused}
+    result |= evaluate_pair(source, output, models, options.stride, settings.runtime.workers)
+    result["seconds"] = {"wall": wall} | stages
     result["fps"] = result["source_frames"] / wall
-    if compare_deface:
+    if options.deface:
         result["deface_fps"] = result["source_frames"] / deface_seconds(source, scratch / "blurred.mp4")
         result["speed_ratio"] = result["fps"] / result["deface_fps"]
-    return result
+    if options.sheets is not None:
+        options.sheets.mkdir(parents=True, exist_ok=True)
+        write_picture(options.sheets / f"{name}.png", contact_sheet(source, output))
+    info = probe(source)
+    large = info.width * info.height >= LARGE_PIXELS
+    result |= _extremes(result)
+    return result | {"bars": judge(result, [*CLIP_BARS, SPEED_BAR_1080 if large else SPEED_BAR_640])}
+
+
+def _extremes(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the bars ask for beyond :func:`evaluate_pair`: frames off, and the worst track."""
+    tracks = {
+        name: [track[name] for track in result["tracks"] if track[name] is not None]
+        for name in ("adjacent_sface", "sface_mean", "dlib_mean")
+    }
+    return {
+        "frames_off": abs(result["source_frames"] - result["output_frames"]),
+        "adjacent_sface_lowest_track": min(tracks["adjacent_sface"], default=None),
+        "sface_highest_track": max(tracks["sface_mean"], default=None),
+        "dlib_lowest_track": min(tracks["dlib_mean"], default=None),
+    }
 
 
 def shorten(source: Path, target: Path, frames: int) -> Path:
@@ -186,6 +249,21 @@ _COLUMNS = (
 )
 
 
+def format_clip_bars(results: Sequence[dict[str, Any]]) -> str:
+    """Return the verdicts of every clip, one row per bar and one column per clip; '!' marks a missed bar."""
+    judged = [result for result in results if "bars" in result]
+    rows = [["bar", "limit", *(result["clip"][:14] for result in judged)]]
+    for bar in (*CLIP_BARS, SPEED_BAR_640, SPEED_BAR_1080):
+        row = [bar.name, f"{'>=' if bar.at_least else '<='} {bar.limit:g}"]
+        for result in judged:
+            verdict = next((v for v in result["bars"] if v["name"] == bar.name), None)
+            value = None if verdict is None else verdict["value"]
+            missed = verdict is not None and verdict["passed"] is False
+            row.append("-" if value is None else f"{value:.3f}{' !' if missed else '  '}")
+        rows.append(row)
+    return _aligned(rows)
+
+
 def format_table(results: Sequence[dict[str, Any]]) -> str:
     """Return results as an aligned text table, one row per clip; '-' where nothing was measured."""
     rows = [[title for title, _ in _COLUMNS] + list(SIGNAL_NAMES)]
@@ -193,6 +271,10 @@ def format_table(results: Sequence[dict[str, Any]]) -> str:
         values = [result.get(key) for _, key in _COLUMNS]
         values += [result.get("correlation", {}).get(signal) for signal in SIGNAL_NAMES]
         rows.append([_cell(value) for value in values])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

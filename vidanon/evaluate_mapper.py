@@ -43,7 +43,7 @@ from vidanon.stages.stills import pictures_of
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.workers import ordered_map
 from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource
-from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -84,8 +84,11 @@ class Bench:
             np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
             np.zeros((1, EMBEDDING_SIZE), np.float32),
             np.zeros((1, BLENDSHAPE_COUNT), np.float32),
+            np.zeros((1, LANDMARK_COUNT, 2), np.float32),
         )
-        self._mapper = network_from_module(load_mapper(weights), example, workers=workers + 1)
+        module = load_mapper(weights)
+        self._inputs = len(example) if module.geometry is not None else len(example) - 1
+        self._mapper = network_from_module(module, example[: self._inputs], workers=workers + 1)
         self._reader = FaceReader(models, workers)
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
@@ -120,8 +123,10 @@ class Bench:
 
     def latent(self, identity: Float, attributes: Subject) -> Float:
         """Map an identity (128,) and the attributes of a subject to w (512,)."""
-        inputs = (attributes.crop[None], identity[None], attributes.seen.blendshapes[None])
-        return np.asarray(self._mapper(*inputs)[0][0], np.float32)
+        seen = attributes.seen
+        unit = (seen.landmarks + np.float32(0.5)) / np.float32(PICTURE_PX)
+        inputs = (attributes.crop[None], identity[None], seen.blendshapes[None], unit[None])
+        return np.asarray(self._mapper(*inputs[: self._inputs])[0][0], np.float32)
 
     def outputs(
         self, jobs: Sequence[tuple[Float, Subject]], title: str

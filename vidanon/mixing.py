@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import InputError, ModelsError
-from vidanon.geometry import unit_crop_from_frame
+from vidanon.geometry import apply, unit_crop_from_frame
 from vidanon.types import Face, Float, UInt8
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Head:
 
     Attributes:
         crop: float32 RGB (3, 128, 128) in [-1, 1], FFHQ alignment.
-        landmarks: float32 (478, 2), pixels of the picture.
+        landmarks: float32 (478, 2), in the unit crop.
         blendshapes: float32 (52,), 0..1, MediaPipe's order.
         identity: float32 (128,), unit length, SFace. Of a real person this is biometric data: memory only.
     """
@@ -57,9 +57,9 @@ def load_mapper(weights: Path | None = None) -> AttributeMapper:
 
     if weights is None:
         return load_attribute_mapper()
-    module = AttributeMapper()
     try:
         state = {key: x.float() if x.is_floating_point() else x for key, x in load_file(weights).items()}
+        module = AttributeMapper(follows_landmarks="geometry.pose_map" in state)
         module.load_state_dict(state)
     except (OSError, SafetensorError) as error:
         raise ModelsError(
@@ -116,8 +116,13 @@ class HeadFinder:
         from vidanon.stages.synthesize import crop_face
 
         assert face.landmarks is not None and face.blendshapes is not None
-        crop = crop_face(image, unit_crop_from_frame(face.landmarks))
-        return Head(crop, face.landmarks, face.blendshapes, self._sface(image, face.landmarks))
+        crop_from_picture = unit_crop_from_frame(face.landmarks)
+        return Head(
+            crop_face(image, crop_from_picture),
+            apply(crop_from_picture, face.landmarks),
+            face.blendshapes,
+            self._sface(image, face.landmarks),
+        )
 
 
 class Mixer:
@@ -165,19 +170,25 @@ class Mixer:
         return self.finder.head(image, faces[0])
 
     def attributes(self, head: Head) -> Float:
-        """Return the attribute code of a head, float32 (308,): encoder's code and z-scored blendshapes.
+        """Return the attribute code of a head, float32 (n,).
 
-        Codes may be interpolated linearly.
+        It holds the encoder's code, z-scored blendshapes and, where the mapper takes them, head rotation and
+        gaze. Codes may be interpolated linearly.
         """
         import torch
 
+        mapper = self._mapper
         with torch.inference_mode():
-            code = self._mapper.attributes(torch.from_numpy(head.crop[None]))[0].numpy()
-        shift, scale = self._mapper.blendshape_mean.numpy(), self._mapper.blendshape_scale.numpy()
-        return np.concatenate([code, (head.blendshapes - shift) / scale]).astype(np.float32)
+            expression = (
+                torch.from_numpy(head.blendshapes) - mapper.blendshape_mean
+            ) / mapper.blendshape_scale
+            parts = [mapper.attributes(torch.from_numpy(head.crop[None])), expression[None]]
+            if mapper.geometry is not None:
+                parts.append(mapper.geometry(torch.from_numpy(head.landmarks[None])))
+            return np.asarray(torch.cat(parts, 1)[0].numpy(), np.float32)
 
     def latent(self, identity: Float, attributes: Float) -> Float:
-        """Map identity (128,) of any length and attributes (308,) to w of the generator, float32 (512,)."""
+        """Map identity (128,) of any length and an attribute code to w of the generator, float32 (512,)."""
         import torch
 
         from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import click
 
 from vidanon import __version__
-from vidanon.cli import anonymize, calibrate, doctor, evaluate, models, plans, presets
+from vidanon.cli import anonymize, calibrate, coherence, doctor, evaluate, models, plans, presets
 from vidanon.errors import ExitCode, VidanonError
 
 EXIT_CODES = """\b
@@ -101,6 +101,7 @@ for _command in (
     presets.presets,
     doctor.doctor,
     evaluate.evaluate,
+    coherence.coherence,
     calibrate.calibrate,
 ):
     _command.epilog = "Exit codes: see 'vidanon --help'."

@@ -10,36 +10,86 @@ import click
 from vidanon.cli.common import with_settings
 
 if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
     from vidanon.settings import Settings
+
+_FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--clips", required=True, type=click.Path(path_type=Path), help="Folder with videos.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only clips whose names begin so; repeatable.")
+@click.option("--clips", type=_FILE, help="Folder with videos: anonymize and measure each.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Only clips whose names match; repeatable.")
 @click.option("--max-frames", type=click.IntRange(1), help="Use the first frames of each clip only.")
 @click.option(
-    "--stride", type=click.IntRange(1), default=1, show_default=True, help="Measure each n-th frame."
+    "--stride", type=click.IntRange(1), default=1, show_default=True, help="Judge two frames of every n."
 )
 @click.option("--deface", is_flag=True, help="Time the deface tool on the same clips as well.")
+@click.option("--sheets", type=_FILE, help="Folder for contact sheets. They show the people as they are.")
 @click.option(
-    "--json", "results_file", type=click.Path(path_type=Path), help="Write the numbers here as well."
+    "--mapper", is_flag=False, flag_value="", metavar="[WEIGHTS]",
+    help="Measure the learned map instead: these weights, or those of the package.",
+)  # fmt: skip
+@click.option("--faces", type=_FILE, help="With --mapper: folder with pictures of real faces as well.")
+@click.option(
+    "--samples", type=click.IntRange(4), default=256, show_default=True, help="With --mapper: faces to draw."
 )
+@click.option("--seed", type=click.IntRange(0), help="With --mapper: of the faces drawn.")
+@click.option("--json", "results_file", type=_FILE, help="Where the numbers go (default: evaluation.json).")
 @with_settings
 def evaluate(
-    clips: Path,
+    clips: Path | None,
     only: tuple[str, ...],
     max_frames: int | None,
     stride: int,
     deface: bool,
+    sheets: Path | None,
+    mapper: str | None,
+    faces: Path | None,
+    samples: int,
+    seed: int | None,
     results_file: Path | None,
     settings: Settings,
     quiet: bool,
 ) -> None:
-    """Anonymize every clip of a folder and print what was measured on the results."""
-    from vidanon.evaluate import evaluate_clips
+    """Measure the whole product on clips (--clips), or the learned map alone (--mapper).
+
+    Prints tables with the verdict on every bar of the project, and writes all numbers as JSON.
+    """
     from vidanon.models.registry import ModelStore, names_in
 
+    if (clips is None) == (mapper is None):
+        raise click.UsageError("give either --clips DIR or --mapper")
     models = ModelStore(offline=settings.runtime.offline)
     for name in names_in("pipeline", "measure"):
         models.fetch(name)
-    evaluate_clips(clips, only or None, models, settings, max_frames, deface, stride, results_file)
+    if clips is None:
+        target = results_file or Path("evaluation.json")
+        _measure_mapper(models, mapper or "", faces, samples, seed, settings.runtime.workers, target)
+        return
+    from vidanon.evaluate import ClipOptions, evaluate_clips
+
+    if sheets is not None:
+        click.echo(f"{sheets}: contact sheets show the people of the sources; keep them private", err=True)
+    options = ClipOptions(max_frames, stride, deface, sheets)
+    evaluate_clips(clips, only, models, settings, options, results_file)
+
+
+def _measure_mapper(
+    models: ModelStore,
+    mapper: str,
+    faces: Path | None,
+    samples: int,
+    seed: int | None,
+    workers: int,
+    target: Path,
+) -> None:
+    import json
+
+    from vidanon.evaluate_mapper import HELD_OUT_SEED, evaluate_mapper, format_results
+
+    weights = Path(mapper) if mapper else None
+    drawn_with = HELD_OUT_SEED if seed is None else seed
+    results = evaluate_mapper(models, weights, faces, samples, drawn_with, workers)
+    target.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    click.echo(format_results(results))
+    click.echo(f"all numbers: {target}")

@@ -50,10 +50,10 @@ def default_output(source: Path) -> Path:
     """Return ``INPUT.anon.mp4`` beside the source; other kinds that can be written stay what they are."""
     from vidanon.stages.stills import is_stills
 
-    if source.is_dir():
+    stills, suffix = is_stills(source), source.suffix.lower()
+    if stills and source.is_dir():
         return source.with_name(f"{source.resolve().name}.anon")
-    suffix = source.suffix.lower()
-    return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES or is_stills(source) else '.mp4'}")
+    return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES or stills else '.mp4'}")
 
 
 def ensure_models(models: ModelStore) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mimetypes
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,8 @@ def require_kind(source: Path, target: Path) -> None:
     """
     suffix, known = target.suffix.lower(), list(VIDEO_CODECS)
     if stills.is_stills(source):
-        if source.is_dir() and not suffix:
+        is_file_name = (mimetypes.guess_type(target.name)[0] or "").startswith(("video/", "image/"))
+        if source.is_dir() and not is_file_name:
             if target.is_dir() and any(target.iterdir()):
                 raise OutputError(
                     f"output {target} is a folder with something in it; choose a new one with -o"

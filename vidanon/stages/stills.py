@@ -7,6 +7,7 @@ or comments unless told to. The colour profile is kept, as without it the colour
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import warnings
@@ -41,9 +42,10 @@ _WIDE_GREY = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 def is_stills(path: Path) -> bool:
     """Whether a path names a folder of pictures or one picture that does not move."""
-    if path.is_dir():
+    # Unlike Path's methods these say no for a name that no file can have; whoever opens it says why.
+    if os.path.isdir(path):  # noqa: PTH112
         return True
-    if path.suffix.lower() not in STILL_SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in STILL_SUFFIXES or not os.path.isfile(path):  # noqa: PTH113
         return False
     with contextlib.suppress(OSError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,7 +84,8 @@ def probe_stills(path: Path, fingerprint: str) -> VideoInfo:
     codec = ""
     for file in files:
         with _opened(file) as image:
-            turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+            # Pillow gives the size of a TIFF as it is after turning.
+            turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
             shown = (image.height, image.width) if turned else (image.width, image.height)
             codec = codec or (image.format or "").lower()
         if size is not None and shown != size:

@@ -28,6 +28,11 @@ def grid(rows: Sequence[Sequence[UInt8]]) -> UInt8:
     return sheet
 
 
+def resized(picture: UInt8, size: int) -> UInt8:
+    """Scale a square picture, uint8 RGB, to ``size`` pixels."""
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
 def write_picture(path: Path, picture: UInt8) -> None:
     """Write a picture, uint8 RGB, in the format that the suffix names.
 

@@ -1,9 +1,9 @@
 """The command line as a user meets it: help, wrong input, exit codes, nothing left behind."""
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -47,14 +47,20 @@ def check_refused(result: Result, code: ExitCode, *words: str) -> None:
         assert word in result.stderr
 
 
+def _children_s() -> float:
+    """Processor time of finished child processes: on a busy machine the wall time says nothing."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_is_instant_and_documents_exit_codes() -> None:
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = _children_s()
         result = subprocess.run(
             [sys.executable, "-m", "vidanon", "--help"], capture_output=True, text=True, check=True
         )
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_children_s() - started)
     for code in ExitCode:
         assert re.search(rf"^\s+{code.value}\s", result.stdout, re.MULTILINE)
     assert min(seconds) < 0.3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from vidanon.errors import InputError, OutputError
 from vidanon.stages.decode import Decoder, probe
 from vidanon.stages.encode import Encoder, open_encoder, publish, rejected_path, temporary_path
+from vidanon.stages.hdr import x264_params
 from vidanon.types import Frame
 
 
@@ -118,6 +121,60 @@ def test_rotation_turns_the_pictures(rotated_clip: Path, silent_clip: Path) -> N
     # The bright block is stored top left; a quarter turn counter-clockwise puts it bottom left.
     assert upright[-8:, :8].min() > 200
     assert np.abs(np.rot90(stored).astype(int) - upright).mean() < 2
+
+
+def test_drawn_pixels_of_a_deep_frame_are_written(ten_bit_clip: Path, tmp_path: Path) -> None:
+    """What was drawn comes from the 8-bit image, what was not from the source's own ten bits."""
+    target = tmp_path / "copy.mp4"
+    quick = replace(Quick(), crf=1)
+    with Decoder(ten_bit_clip) as decoder, open_encoder(ten_bit_clip, decoder.info, target, quick) as encoder:
+        before = []
+        for frame in decoder:
+            before.append(frame.deep)
+            image = frame.image.copy()
+            image[20:40, 20:60] = (10, 200, 60)
+            encoder.write(replace(frame, image=image))
+    for old, new in zip(before, read(target), strict=True):
+        assert old is not None and new.deep is not None
+        assert np.abs(new.image[24:36, 24:56].astype(int) - (10, 200, 60)).max() < 6
+        assert np.abs(new.deep[44:].astype(int) - old[44:]).mean() < 257
+
+
+def test_a_long_last_picture_is_no_early_end(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "slides.mp4", pts=(0, 512), audio_codecs=())
+    slides = tmp_path / "long.mp4"
+    with av.open(str(source)) as container, av.open(str(slides), "w") as output:
+        twin = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux():
+            if packet.size:
+                packet.stream, packet.duration = twin, 5 * 12800
+                output.mux(packet)
+    with Decoder(slides) as decoder:
+        assert len(list(decoder)) == 2
+        assert decoder.notes == ()
+
+
+@given(
+    chromaticities=st.lists(st.integers(0, 50000), min_size=8, max_size=8),
+    luminance=st.tuples(st.integers(0, 10000), st.integers(1, 100_000_000)),
+    light=st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
+)
+def test_hdr10_figures_become_encoder_parameters(
+    chromaticities: list[int], luminance: tuple[int, int], light: tuple[int, int]
+) -> None:
+    pairs = [(value, 50000) for value in chromaticities] + [(value, 10000) for value in luminance]
+    display = struct.pack("=22i", *(number for pair in pairs for number in pair), 1, 1)
+    mastering, level = x264_params(display, struct.pack("=2I", *light))
+    numbers = [int(number) for number in re.findall(r"\d+", mastering)]
+    red, green, blue, white = (chromaticities[i : i + 2] for i in range(0, 8, 2))
+    assert numbers == [*green, *blue, *red, *white, *reversed(luminance)]
+    assert level == f"cll={light[0]},{light[1]}"
+
+
+def test_hdr10_figures_that_are_not_known_are_not_made_up() -> None:
+    assert x264_params(None, None) == []
+    assert x264_params(bytes(88), None) == []
+    assert x264_params(struct.pack("=22i", *([1, 0] * 10), 1, 1), b"") == []
 
 
 def test_mirrored_display_matrix_is_applied(tmp_path: Path) -> None:
@@ -316,10 +373,11 @@ from vidanon.errors import OutputError
 from vidanon.stages.decode import Decoder
 from vidanon.stages.encode import Encoder
 source, target = map(Path, sys.argv[1:])
+settings = SimpleNamespace(crf=1, preset="ultrafast", keep_metadata=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     with Decoder(source) as decoder:
-        with Encoder(source, decoder.info, target, SimpleNamespace(crf=1, preset="ultrafast", keep_metadata=False)) as encoder:
+        with Encoder(source, decoder.info, target, settings) as encoder:
             for frame in decoder:
                 encoder.write(frame)
 except OutputError as error:

@@ -242,11 +242,12 @@ class Decoder:
             raise RuntimeError("use Decoder in a with statement")
         stream = video_stream(self._container, self.info.path)
         last: int | None = None
+        duration = 0
         for index, picture in enumerate(_pictures(self._container, stream, self._damage)):
             pts = picture.pts if picture.pts is not None else 0
             if last is not None and pts <= last:
                 pts = last + 1
-            last = pts
+            last, duration = pts, picture.duration
             if self.info.bit_depth > 8:
                 deep: UInt16 = self._upright(picture, _DEEP)
                 yield Frame(index=index, pts=pts, image=eight_bit(deep), deep=deep)
@@ -257,8 +258,8 @@ class Decoder:
             end = self.info.path.stat().st_size
             self._missing = sum(entry.pos >= end for entry in stream.index_entries)
         if last is not None:
-            shown = last * self.info.time_base + 1 / self.info.average_rate
-            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - float(shown))
+            ends_s = (last + duration) * self.info.time_base
+            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - float(ends_s))
 
     def _upright(self, picture: av.VideoFrame, pixels: str) -> Any:
         """RGB in display orientation, in the size of the first picture (a stream may change its size)."""

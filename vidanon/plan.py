@@ -65,6 +65,7 @@ def analyse(
     settings: Settings,
     models: ModelStore,
     progress: Callable[[int, int], None] | None = None,
+    choose_faces: Callable[[dict[int, Profile]], dict[int, IdentityCode]] | None = None,
 ) -> Plan:
     """Find, track and link all faces of a video and choose the new ones.
 
@@ -73,6 +74,7 @@ def analyse(
         settings: all settings; they are recorded in the plan.
         models: where the models lie.
         progress: called as ``progress(frames_done, frames_stated)`` after every frame.
+        choose_faces: gives every person a new face; default :func:`vidanon.identity.choose.choose`.
 
     Returns:
         The plan. Source embeddings are forgotten.
@@ -95,7 +97,7 @@ def analyse(
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
     tracklets = watcher.tracker.finish()
     tracks, profiles = _finish(tracklets, watcher, settings)
-    identities = choose(profiles, key)
+    identities = choose_faces(profiles) if choose_faces else choose(profiles, key)
     return Plan(
         info=info,
         frames=watcher.frames,

@@ -1,22 +1,25 @@
-"""The whole job behind one call: analyse, render to a temporary file, publish."""
+"""The whole job behind one call: analyse, render to a temporary file, audit it, publish."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidanon.errors import InputError, OutputError, UnsafeError
+from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
+    from vidanon.audit.loop import Rendered
+    from vidanon.audit.record import Audit
     from vidanon.models.registry import ModelStore
     from vidanon.types import Plan
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of the pass ("analyse", "render"), the frames done, and the total (0: unknown)."""
+"""Called with the name of the pass ("analyse", "render", "audit"), the frames done, the total or 0."""
+NOT_AUDITED = "NOT AUDITED: nobody checked that no face is left and no one is recognisable"
 
 KEPT_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -33,6 +36,7 @@ class Summary:
         seconds: wall time per pass and stage.
         total_s: wall time of the run, seconds.
         notes: anything a reader should know (corrupt packets skipped, ...).
+        audit: what was measured on the output; None where the audit was off.
     """
 
     source: Path
@@ -44,6 +48,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     total_s: float = 0.0
     notes: tuple[str, ...] = ()
+    audit: Audit | None = None
 
 
 def default_output(source: Path) -> Path:
@@ -109,6 +114,7 @@ def anonymize(
     settings: Settings | None = None,
     models: ModelStore | None = None,
     progress: Progress | None = None,
+    report: Path | str | None = None,
 ) -> Summary:
     """Give everyone in ``source`` a new face and write the result to ``output``.
 
@@ -117,25 +123,30 @@ def anonymize(
         output: the result; default :func:`default_output`. An existing file is replaced, in the end, at once.
         settings: default :class:`Settings`.
         models: where the networks are; default store.
-        progress: called as both passes advance.
+        progress: called as the passes advance.
+        report: an HTML file for what the audit measured; a .json with the same goes beside it.
 
     Raises:
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``output``.
     """
+    from vidanon.audit.preview import prefer_strangers
     from vidanon.plan import analyse
     from vidanon.stages.decode import probe
 
     started = time.monotonic()
-    source = Path(source)
+    source, report = Path(source), None if report is None else Path(report)
     target = default_output(source) if output is None else Path(output)
     settings = settings or Settings()
     models = models or _store(settings)
     probe(source)
     check_target(source, target)
+    _check_report(source, target, report, settings)
     ensure_models(models)
     plan = analyse(source, settings, models, _named(progress, "analyse"))
-    seconds = {"analyse": time.monotonic() - started}
-    return _draw(source, plan, target, settings, models, progress, started, seconds)
+    analysed = time.monotonic()
+    plan, links = prefer_strangers(source, plan, settings, models)
+    seconds = {"analyse": analysed - started, "choose": time.monotonic() - analysed}
+    return _draw(source, plan, target, settings, models, progress, report, started, seconds, links)
 
 
 def render_plan(
@@ -145,8 +156,9 @@ def render_plan(
     settings: Settings,
     models: ModelStore,
     progress: Progress | None = None,
+    report: Path | None = None,
 ) -> Summary:
-    """Render ``plan`` to a temporary file beside ``target`` and publish it when it is complete.
+    """Render ``plan`` to a temporary file beside ``target`` and publish it when it passed the audit.
 
     Raises:
         SettingsError: the plan was made from another video.
@@ -157,8 +169,25 @@ def render_plan(
     started = time.monotonic()
     probe(source)
     check_target(source, target)
+    _check_report(source, target, report, settings)
     ensure_models(models)
-    return _draw(source, plan, target, settings, models, progress, started, {})
+    return _draw(source, plan, target, settings, models, progress, report, started, {}, {})
+
+
+def _check_report(source: Path, target: Path, report: Path | None, settings: Settings) -> None:
+    """Make sure, before any work is done, that the report can be written.
+
+    Raises:
+        SettingsError: there is nothing to report without an audit.
+        OutputError: a wrong name, one of the other files, or a place that cannot be written to.
+    """
+    if report is None:
+        return
+    if not settings.audit.enabled:
+        raise SettingsError("a report needs the audit; leave out --report or --no-audit")
+    if report.suffix.lower() != ".html" or report.resolve() == target.resolve():
+        raise OutputError(f"report {report}: the name must end in .html; a .json is written beside it")
+    require_writable(source, report)
 
 
 def _draw(
@@ -168,21 +197,21 @@ def _draw(
     settings: Settings,
     models: ModelStore,
     progress: Progress | None,
+    report: Path | None,
     started: float,
     seconds: dict[str, float],
+    links: dict[int, float],
 ) -> Summary:
-    """Render, publish and sum up; source, target and models were checked."""
-    from vidanon.renderer import render
+    """Render, audit, publish and sum up; source, target and models were checked."""
+    from vidanon.audit.loop import render_until_safe
     from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
 
     temporary = temporary_path(target)
     try:
-        result = render(source, plan, temporary, settings, models, _named(progress, "render"))
-        publish(temporary, target)
-    except UnsafeError as error:
-        rejected = rejected_path(target)
-        publish(temporary, rejected)
-        raise UnsafeError(f"{error}; the refused result is {rejected}") from error
+        result = render_until_safe(source, plan, temporary, settings, models, progress)
+        safe = result.audit is None or result.audit.passed
+        final = target if safe else rejected_path(target)
+        publish(temporary, final)
     except OSError as error:
         if isinstance(error, (InputError, OutputError, FileNotFoundError)):
             raise
@@ -191,17 +220,36 @@ def _draw(
         ) from error
     finally:
         discard(temporary)
-    return Summary(
+    found = None if result.audit is None else replace(result.audit, output=final)
+    summary = Summary(
         source=source,
-        output=target,
+        output=final,
         people=len({track.person for track in plan.tracks}),
-        frames=result.frames,
-        replaced=result.replaced,
-        obscured=result.obscured,
-        seconds={**seconds, **result.seconds},
+        frames=result.summary.frames,
+        replaced=result.summary.replaced,
+        obscured=result.summary.obscured,
+        seconds=seconds | result.seconds,
         total_s=time.monotonic() - started,
-        notes=(*plan.notes, *result.notes),
+        notes=_notes(result),
+        audit=found,
     )
+    if found is not None and report is not None:
+        from vidanon.audit.report import write_report
+
+        write_report(report, found, settings, summary, links)
+    if found is not None and not found.passed:
+        raise UnsafeError(f"{source}: {found.failures()}; the refused result is {final}")
+    return summary
+
+
+def _notes(result: Rendered) -> tuple[str, ...]:
+    notes = (*result.plan.notes, *result.summary.notes)
+    if result.audit is None:
+        return (*notes, NOT_AUDITED)
+    notes += tuple(note for note in result.audit.notes if note not in notes)
+    if result.rounds > 1:
+        notes += (f"made {result.rounds} times until the audit had nothing more to change",)
+    return notes
 
 
 def _store(settings: Settings) -> ModelStore:

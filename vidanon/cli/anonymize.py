@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidanon.cli.common import with_settings
+from vidanon.cli.common import audit_options, with_settings
 from vidanon.cli.progress import ProgressPrinter, print_summary
 
 if TYPE_CHECKING:
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
+@audit_options
 @with_settings
 def anonymize(
     source: Path,
     output: Path | None,
+    report: Path | None,
     settings: Settings,
     quiet: bool,
 ) -> None:
     """Give everyone in INPUT a new, fictional face.
 
     Missing models are fetched first, unless --offline is given. The source is never changed, and the
-    result appears under its name only when it is complete.
+    result appears under its name only when it is complete and nobody is recognised in it any more;
+    otherwise it is kept as NAME.rejected.* and the exit code is 7.
     """
     from vidanon import api
 
     with ProgressPrinter(quiet) as progress:
-        summary = api.anonymize(source, output, settings, progress=progress)
+        summary = api.anonymize(source, output, settings, progress=progress, report=report)
     if not quiet:
         print_summary(summary)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidanon.cli.common import with_settings
+from vidanon.cli.common import audit_options, with_settings
 from vidanon.cli.progress import ProgressPrinter, print_summary
 
 if TYPE_CHECKING:
@@ -47,11 +47,13 @@ def plan(
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
+@audit_options
 @with_settings
 def render(
     source: Path,
     plan_file: Path,
     output: Path | None,
+    report: Path | None,
     settings: Settings,
     quiet: bool,
 ) -> None:
@@ -63,6 +65,6 @@ def render(
     models = ModelStore(offline=settings.runtime.offline)
     target = output or default_output(source)
     with ProgressPrinter(quiet) as progress:
-        summary = render_plan(source, load_plan(plan_file), target, settings, models, progress)
+        summary = render_plan(source, load_plan(plan_file), target, settings, models, progress, report)
     if not quiet:
         print_summary(summary)

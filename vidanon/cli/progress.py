@@ -95,6 +95,7 @@ def print_summary(summary: Summary) -> None:
         ("faces obscured", f"{summary.obscured}"),
         *((f"time: {stage}", f"{seconds:.1f} s") for stage, seconds in summary.seconds.items()),
         ("time in total", f"{summary.total_s:.1f} s"),
+        *((("audit", summary.audit.summary()),) if summary.audit else ()),
         *(("note", note) for note in summary.notes),
         ("output", str(summary.output)),
     ]

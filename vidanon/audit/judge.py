@@ -1,0 +1,324 @@
+"""Audit one encoded result against its source.
+
+Both files are decoded anew and faces are looked for in every frame of the source; recognisers look at a
+bounded number of frames of every track. SFace took part in choosing and learning the new faces, so it is a
+weaker witness; dlib took no part in anything.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon.audit.container import compare_containers
+from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
+from vidanon.audit.stability import adjacent_similarities, trajectory_correlation
+from vidanon.audit.watch import Watcher
+from vidanon.compare import (
+    MIN_FACE_PX,
+    FacePair,
+    HiddenFace,
+    Tally,
+    compare_videos,
+    expression_correlations,
+    mean_of,
+)
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.stages.landmark import box_iou
+from vidanon.types import Float, Plan, Track
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+SAMPLE_EVERY_FRAMES = 5
+"""Without a plan, and for faces that no track covers, two frames of so many are judged."""
+_MATCH_IOU = 0.25
+_LISTED = 4
+
+
+def fetch_recognisers(models: ModelStore) -> bool:
+    """Make dlib's recogniser ready; return whether it can judge (it needs the optional package dlib-bin).
+
+    Raises:
+        ModelsError: its model cannot be fetched.
+    """
+    if importlib.util.find_spec("dlib") is None or (models.offline and models.problem("dlib-resnet")):
+        return False
+    models.fetch("dlib-resnet")
+    return True
+
+
+def audit(
+    source: Path,
+    output: Path,
+    models: ModelStore,
+    workers: int = 2,
+    plan: Plan | None = None,
+    obscured_at: dict[int, list[int]] | None = None,
+    samples: int = 24,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Measure what is left of the people of ``source`` in ``output``.
+
+    Args:
+        source: the original.
+        output: the encoded result.
+        models: where the models are.
+        workers: threads.
+        plan: what the result was made from; names tracks and bounds the work. None: faces are followed anew.
+        obscured_at: frames in which a track was obscured, as the renderer says.
+        samples: pairs of neighbouring frames per track that the recognisers look at.
+        progress: called with (frames done, frames stated).
+
+    Raises:
+        InputError: a file is missing or no video, or the pictures differ in size.
+        ModelsError: a model is missing.
+    """
+    dlib = fetch_recognisers(models)
+    tracks = _Tracks(plan, samples)
+    watcher = Watcher()
+    tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress)
+    leaks = tracks.leaks(tally)
+    numbered = tracks.numbered(tally)
+    results = tuple(
+        _track_audit(number, pairs, hidden, tracks, tally.times_s, obscured_at, watcher)
+        for number, (pairs, hidden) in sorted(numbered.items())
+    )
+    notes = () if plan is None else plan.notes
+    if not dlib:
+        notes += ("only one recogniser judged, and it took part in choosing the faces: install dlib-bin",)
+    container, container_checks = compare_containers(source, output, tally, bool(plan and plan.notes))
+    checks = (*container_checks, _coverage(leaks, tally), *_identity(results, dlib))
+    found = Audit(
+        source=source,
+        output=output,
+        checks=checks,
+        tracks=results,
+        leaks=leaks,
+        times_s=tally.times_s,
+        totals=_totals({number: pairs for number, (pairs, _) in numbered.items()}, results),
+        container=container,
+        recognisers=("SFace", "dlib") if dlib else ("SFace",),
+        spans=_spans(plan, obscured_at or {}, leaks, tracks, tally.times_s),
+        notes=notes,
+    )
+    if not found.passed:
+        return found
+    return replace(found, thumbnails={t: jpeg for t, jpeg in tracks.rename(watcher.thumbnails).items()})
+
+
+class _Tracks:
+    """Which track a source face belongs to, and whether it is to be judged."""
+
+    def __init__(self, plan: Plan | None, samples: int) -> None:
+        self.plan = plan
+        self._wanted = {track.id: sampled_frames(track, samples) for track in plan.tracks} if plan else {}
+        detect = plan.settings.get("detect", {}) if plan else {}
+        smallest = detect.get("min_face_px", 0)
+        self._min_px = max(MIN_FACE_PX, smallest if isinstance(smallest, int) else 0)
+        self._faces: dict[int, int] = {}
+
+    def at(self, frame: int, box: Float) -> int:
+        """Return the plan's track with the best overlap, or UNCOVERED."""
+        if self.plan is None:
+            return UNCOVERED
+        near = {
+            track.id: box_iou(track.boxes[frame - track.start], box)
+            for track in self.plan.tracks
+            if track.start <= frame < track.end
+        }
+        best = max(near, key=lambda key: near[key], default=UNCOVERED)
+        return best if near.get(best, 0.0) > _MATCH_IOU else UNCOVERED
+
+    def judged(self, frame: int, box: Float) -> bool:
+        """Say whether the recognisers look at a face."""
+        track = self.at(frame, box)
+        if track == UNCOVERED:
+            return frame % SAMPLE_EVERY_FRAMES < 2
+        return frame in self._wanted[track]
+
+    def leaks(self, tally: Tally) -> dict[int, list[Float]]:
+        """Return the unchanged faces that are large enough to count, by frame."""
+        large = {
+            frame: [box for box in boxes if box[2] - box[0] >= self._min_px]
+            for frame, boxes in tally.unchanged.items()
+        }
+        return {frame: boxes for frame, boxes in sorted(large.items()) if boxes}
+
+    def numbered(self, tally: Tally) -> dict[int, tuple[list[FacePair], list[HiddenFace]]]:
+        """Sort what was judged by track; without a plan, faces that follow one another are a track."""
+        result: dict[int, tuple[list[FacePair], list[HiddenFace]]] = defaultdict(lambda: ([], []))
+        for track in self.plan.tracks if self.plan else ():
+            result[track.id] = ([], [])
+        for pair in tally.pairs:
+            number = self.at(pair.frame, pair.box) if self.plan else pair.face
+            self._faces[pair.face] = number
+            result[number][0].append(pair)
+        for hidden in tally.hidden:
+            number = self.at(hidden.frame, hidden.box) if self.plan else hidden.face
+            result[number][1].append(hidden)
+        return result
+
+    def rename(self, by_face: dict[int, bytes]) -> dict[int, bytes]:
+        """Turn numbers of followed faces into numbers of tracks; faces outside the plan are left out."""
+        named = {self._faces.get(face, UNCOVERED): jpeg for face, jpeg in by_face.items()}
+        named.pop(UNCOVERED, None)
+        return named
+
+
+def sampled_frames(track: Track, samples: int) -> set[int]:
+    """Return evenly spaced pairs of neighbouring frames, both ends among them."""
+    starts = np.unique(np.linspace(track.start, max(track.end - 2, track.start), samples).round().astype(int))
+    return {int(start) + step for start in starts for step in (0, 1)}
+
+
+def _track_audit(
+    number: int,
+    pairs: list[FacePair],
+    hidden: list[HiddenFace],
+    tracks: _Tracks,
+    times_s: list[float],
+    obscured_at: dict[int, list[int]] | None,
+    watcher: Watcher,
+) -> TrackAudit:
+    samples = sorted(
+        [_seen(pair, times_s) for pair in pairs] + [_unseen(face, times_s) for face in hidden],
+        key=lambda sample: sample.frame,
+    )
+    planned = next((t for t in tracks.plan.tracks if t.id == number), None) if tracks.plan else None
+    if planned is not None:
+        start, end, person = planned.start, planned.end - 1, planned.person
+    else:
+        start, end, person = samples[0].frame, samples[-1].frame, UNCOVERED
+    last = len(times_s) - 1
+    levels = [level for face in {pair.face for pair in pairs} for level in watcher.flicker[face]]
+    return TrackAudit(
+        track=number,
+        person=person,
+        start_s=times_s[min(start, last)],
+        end_s=times_s[min(end, last)],
+        frames=end - start + 1,
+        obscured=None if obscured_at is None else len(obscured_at.get(number, ())),
+        samples=tuple(samples),
+        figures=_figures(pairs, levels),
+    )
+
+
+def _seen(pair: FacePair, times_s: list[float]) -> Sample:
+    verdicts = {"SFace": pair.similarity > SFACE_SAME_PERSON, "dlib": pair.distance < DLIB_SAME_PERSON}
+    known = tuple(name for name, same in verdicts.items() if same)
+    distance = pair.distance if np.isfinite(pair.distance) else None
+    return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, True, known)
+
+
+def _unseen(face: HiddenFace, times_s: list[float]) -> Sample:
+    known = ("SFace",) if face.similarity > SFACE_SAME_PERSON else ()
+    return Sample(face.frame, times_s[face.frame], face.similarity, None, False, known)
+
+
+def _figures(pairs: list[FacePair], levels: list[tuple[float, float]]) -> dict[str, float | None]:
+    """Return utility and stability of one face."""
+    correlations = expression_correlations({0: pairs}) if pairs else {}
+    source_flicker, output_flicker = (mean_of([level[i] for level in levels]) for i in (0, 1))
+    trajectory = trajectory_correlation(pairs)
+    adjacent = adjacent_similarities(pairs)
+    return {
+        "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
+        "landmark_nme": mean_of([pair.nme for pair in pairs]),
+        "landmark_trajectory": None if trajectory is None else round(trajectory, 4),
+        "blendshape_mae": mean_of(
+            [float(np.abs(p.source_blendshapes - p.output_blendshapes).mean()) for p in pairs]
+        ),
+        "mouth_opening": correlations.get("jawOpen"),
+        "blink": correlations.get("blink"),
+        "smile": correlations.get("mouthSmile"),
+        "gaze_x": correlations.get("gaze_x"),
+        "gaze_y": correlations.get("gaze_y"),
+        "adjacent_similarity": mean_of(adjacent),
+        "adjacent_spread": round(float(np.std(adjacent)), 4) if adjacent else None,
+        "flicker": output_flicker,
+        "source_flicker": source_flicker,
+    }
+
+
+def _totals(pairs: dict[int, list[FacePair]], results: tuple[TrackAudit, ...]) -> dict[str, float | None]:
+    """Average over tracks by the number of faces judged."""
+    names = [name for result in results for name in result.figures]
+    totals: dict[str, float | None] = {}
+    for name in dict.fromkeys(names):
+        known = [(r.figures[name], len(pairs[r.track])) for r in results]
+        values = [(value, count) for value, count in known if value is not None and count]
+        weight = sum(count for _, count in values)
+        totals[name] = round(sum(value * count for value, count in values) / weight, 4) if weight else None
+    return totals
+
+
+def _coverage(leaks: dict[int, list[Float]], tally: Tally) -> Check:
+    if not leaks:
+        return Check("coverage", True, f"no original face in {len(tally.face_frames)} frames with faces")
+    moments = ", ".join(clock(tally.times_s[frame]) for frame in list(leaks)[:_LISTED])
+    more = ", ..." if len(leaks) > _LISTED else ""
+    return Check("coverage", False, f"an original face is left in {len(leaks)} frames (at {moments}{more})")
+
+
+def _identity(results: tuple[TrackAudit, ...], dlib: bool) -> list[Check]:
+    """One check per recogniser: the worst frame of each track decides."""
+    checks = []
+    for name in ("SFace", "dlib") if dlib else ("SFace",):
+        failed = [_failure(result, name) for result in results]
+        failed = [text for text in failed if text]
+        judged = sum(len(result.samples) for result in results)
+        listed = ", ".join(failed[:_LISTED]) + (", ..." if len(failed) > _LISTED else "")
+        detail = f"still recognisable: {listed}" if failed else f"nobody recognised in {judged} faces"
+        checks.append(Check(f"identity ({name})", not failed, detail))
+    return checks
+
+
+def _failure(result: TrackAudit, name: str) -> str:
+    moments = [sample for sample in result.samples if name in sample.recognised_by]
+    if not moments:
+        return ""
+    who = f"track {result.track}" if result.track != UNCOVERED else "a face outside all tracks"
+    if name == "SFace":
+        value = f"{max(s.similarity for s in moments):.2f} above {SFACE_SAME_PERSON:.2f}"
+    else:
+        nearest = min(s.distance for s in moments if s.distance is not None)
+        value = f"{nearest:.2f} below {DLIB_SAME_PERSON:.2f}"
+    at = clock(moments[0].time_s)
+    span = at if len(moments) == 1 else f"{at} to {clock(moments[-1].time_s)}"
+    return f"{who} at {span} ({value})"
+
+
+def _spans(
+    plan: Plan | None,
+    obscured_at: dict[int, list[int]],
+    leaks: dict[int, list[Float]],
+    tracks: _Tracks,
+    times_s: list[float],
+) -> tuple[Span, ...]:
+    """Return runs of frames in one state, per track, for the timeline."""
+    states: dict[int, dict[int, str]] = defaultdict(dict)
+    for track in plan.tracks if plan else ():
+        hidden = set(obscured_at.get(track.id, ()))
+        for frame in range(track.start, track.end):
+            states[track.id][frame] = "obscured" if frame in hidden else "replaced"
+    for frame, boxes in leaks.items():
+        for box in boxes:
+            states[tracks.at(frame, box)][frame] = "leak"
+    spans = []
+    for track_id, by_frame in sorted(states.items()):
+        run: list[int] = []
+        for frame in [*sorted(by_frame), -2]:
+            if run and (frame != run[-1] + 1 or by_frame[frame] != by_frame[run[0]]):
+                begin, end = times_s[run[0]], times_s[min(run[-1] + 1, len(times_s) - 1)]
+                spans.append(Span(track_id, begin, end, by_frame[run[0]]))
+                run = []
+            run.append(frame)
+    return tuple(spans)

@@ -1,0 +1,107 @@
+"""Render, audit, and make it again until nobody is recognised or nothing more can be done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidanon.audit.judge import audit
+from vidanon.audit.record import Audit
+from vidanon.audit.remedy import remedy
+from vidanon.types import Plan
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+    from vidanon.renderer import RenderSummary
+    from vidanon.settings import Settings
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The last result and what led to it.
+
+    Attributes:
+        plan: what the result was made from.
+        summary: what was drawn.
+        audit: what was measured; None where the audit is off.
+        rounds: how often it was made.
+        seconds: time per stage over all rounds, with ``audit``.
+    """
+
+    plan: Plan
+    summary: RenderSummary
+    audit: Audit | None
+    rounds: int
+    seconds: dict[str, float]
+
+
+def render_until_safe(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Progress | None = None,
+) -> Rendered:
+    """Write ``target`` and audit it; where it does not pass, change the plan and write it again.
+
+    The whole video is made again: frames without the failing track would have to be cut out of the encoded
+    file at key frames, and the file is not encoded with such cuts in mind.
+
+    Args:
+        source: the video.
+        plan: who is where.
+        target: the file to write; the caller publishes it.
+        settings: all settings; ``audit`` decides how often.
+        models: where the networks are.
+        progress: called with the name of the pass, frames done, frames in all.
+
+    Returns:
+        The last result; whether it may be published is ``audit.passed``.
+
+    Raises:
+        SettingsError, InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
+    """
+    from vidanon.renderer import render
+    from vidanon.stages.encode import discard
+
+    seconds: dict[str, float] = {}
+    for round_number in range(settings.audit.rounds + 1):
+        again = f" {round_number + 1}" if round_number else ""
+        summary = render(source, plan, target, settings, models, _named(progress, f"render{again}"))
+        for stage, spent in summary.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+        if not settings.audit.enabled:
+            return Rendered(plan, summary, None, 1, seconds)
+        started = time.monotonic()
+        found = audit(
+            source,
+            target,
+            models,
+            settings.runtime.workers,
+            plan,
+            summary.obscured_at,
+            settings.audit.samples,
+            _named(progress, f"audit{again}"),
+        )
+        seconds["audit"] = seconds.get("audit", 0.0) + time.monotonic() - started
+        result = Rendered(plan, summary, found, round_number + 1, seconds)
+        better = None
+        if not found.passed and round_number < settings.audit.rounds:
+            better = remedy(plan, found, obscure_only=round_number + 1 == settings.audit.rounds)
+        if better is None:
+            break
+        plan = better
+        discard(target)
+    return result
+
+
+def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)

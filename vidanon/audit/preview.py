@@ -1,0 +1,159 @@
+"""Choose among the new faces by what the audit will measure: a few frames drawn with each of them.
+
+The similarity of two portraits says little about the composite, in which hair line, jaw and skin around the
+new face are the source's. dlib is left out on purpose: it must not take part in what it judges later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+    from vidanon.renderer import Renderer
+    from vidanon.settings import Settings
+
+FRAMES = 3
+SAFE_MARGIN = 0.08
+"""A face is taken at once when its worst frame stays this far below the threshold."""
+MAX_PERSONS = 6
+"""The persons with most to show are previewed; for the others the first face stands."""
+NEVER_SHOWN = 2.0
+"""Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
+
+
+def prefer_strangers(
+    source: Path, plan: Plan, settings: Settings, models: ModelStore
+) -> tuple[Plan, dict[int, float]]:
+    """Put every person's new faces into the order in which they should be tried.
+
+    The first face in the key's order that is clearly a stranger on the frames drawn stays first; where none
+    is, the least similar one comes first.
+
+    Args:
+        source: the video.
+        plan: with spare faces.
+        settings: as for rendering.
+        models: where the networks are.
+
+    Returns:
+        The plan, and per person the highest SFace similarity between frames drawn with the first two faces:
+        what links outputs that were made with different keys.
+    """
+    wanted = preview_frames(plan)
+    if not wanted:
+        return plan, {}
+    from vidanon.renderer import Renderer, RenderSummary
+
+    renderer = Renderer(plan, settings, models, RenderSummary())
+    embed = SFace(models, settings.runtime.workers)
+    frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
+    worst: dict[int, list[float]] = defaultdict(list)
+    drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
+    for turn in range(1 + max(len(plan.spares[person]) for person in wanted)):
+        # The second face is always drawn: it shows how well the first hides who is behind both.
+        busy = {p for p in wanted if turn <= len(plan.spares[p]) and (turn < 2 or not _is_safe(worst[p]))}
+        if not busy:
+            break
+        painter = renderer.with_identities(_turn(plan, turn))
+        shown = [_draw(painter, frame, plan, busy, wanted, embed) for frame in frames]
+        for person in busy:
+            results = {frame.index: s[person] for frame, s in zip(frames, shown, strict=True) if person in s}
+            worst[person].append(max((similarity for similarity, _ in results.values()), default=NEVER_SHOWN))
+            drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
+    links = {person: _link(drawn[person]) for person in wanted}
+    return _ordered(plan, worst), {person: link for person, link in links.items() if link is not None}
+
+
+def preview_frames(plan: Plan) -> dict[int, list[int]]:
+    """Return the frames to draw for each person: spread over the person's longest track with a mesh."""
+    best: dict[int, tuple[float, list[int]]] = {}
+    for track in plan.tracks:
+        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+        if not len(usable) or not plan.spares.get(track.person):
+            continue
+        area = float(np.prod(track.boxes[usable, 2:] - track.boxes[usable, :2], axis=1).sum())
+        spread = np.unique(usable[np.linspace(0, len(usable) - 1, FRAMES + 2).round().astype(int)[1:-1]])
+        if area > best.get(track.person, (0.0, []))[0]:
+            best[track.person] = (area, [track.start + int(offset) for offset in spread])
+    largest = sorted(best, key=lambda person: -best[person][0])[:MAX_PERSONS]
+    return {person: best[person][1] for person in sorted(largest)}
+
+
+def read_frames(source: Path, indices: set[int]) -> list[Frame]:
+    """Return some frames of a video, in order."""
+    from vidanon.stages.decode import Decoder
+
+    frames = []
+    with Decoder(source) as video:
+        for frame in video:
+            if frame.index in indices:
+                frames.append(Frame(frame.index, frame.pts, frame.image))
+            if frame.index >= max(indices):
+                break
+    return frames
+
+
+def _turn(plan: Plan, turn: int) -> dict[int, IdentityCode]:
+    """Return everyone's face number ``turn`` (0: the first); who has no more keeps the first."""
+    faces = {person: (code, *plan.spares.get(person, ())) for person, code in plan.identities.items()}
+    return {person: codes[turn] if turn < len(codes) else codes[0] for person, codes in faces.items()}
+
+
+def _draw(
+    painter: Renderer,
+    frame: Frame,
+    plan: Plan,
+    busy: set[int],
+    wanted: dict[int, list[int]],
+    embed: SFace,
+) -> dict[int, tuple[float, Float]]:
+    """Draw one frame; return by person the similarity to the source and the output's embedding."""
+    tracks = [
+        track
+        for track in plan.tracks
+        if track.start <= frame.index < track.end
+        and track.person in busy
+        and frame.index in wanted[track.person]
+    ]
+    if not tracks:
+        return {}
+    image, shown = painter.still(frame)
+    return {track.person: _compare(frame, image, track, embed) for track in tracks if track.id in shown}
+
+
+def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace) -> tuple[float, Float]:
+    landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+    after = embed(image, landmarks)
+    return float(embed(frame.image, landmarks) @ after), after
+
+
+def _is_safe(worst: list[float]) -> bool:
+    return any(value < SFACE_SAME_PERSON - SAFE_MARGIN for value in worst)
+
+
+def _link(drawn: list[dict[int, Float]]) -> float | None:
+    """Return the highest similarity of the first two faces on a frame that was drawn with both."""
+    if len(drawn) < 2:
+        return None
+    both = drawn[0].keys() & drawn[1].keys()
+    return max((float(drawn[0][frame] @ drawn[1][frame]) for frame in both), default=None)
+
+
+def _ordered(plan: Plan, worst: dict[int, list[float]]) -> Plan:
+    identities, spares = dict(plan.identities), dict(plan.spares)
+    for person, values in worst.items():
+        codes = [plan.identities[person], *plan.spares[person]]
+        safe = [turn for turn, value in enumerate(values) if value < SFACE_SAME_PERSON - SAFE_MARGIN]
+        first = safe[0] if safe else int(np.argmin(values))
+        identities[person] = codes.pop(first)
+        spares[person] = tuple(codes)
+    return replace(plan, identities=identities, spares=spares)

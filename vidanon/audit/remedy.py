@@ -1,0 +1,138 @@
+"""Change a plan so that what the audit found does not happen again: another face, or the obscuring mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
+from vidanon.stages.landmark import box_iou
+from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, Origin, Plan, Track
+
+LOCAL_SHARE = 0.25
+"""A track in which no more than this share of the samples fails is obscured around them only."""
+LEAK_MARGIN_FRAMES = 5
+_LINK_FRAMES = 3
+_LINK_IOU = 0.2
+
+
+def remedy(plan: Plan, audit: Audit, obscure_only: bool) -> Plan | None:
+    """Return the plan to render next, or None where nothing more can be done.
+
+    A person who is recognised gets the next of the plan's spare faces; when there is none, or when
+    ``obscure_only``, the failing parts of the tracks are obscured, and whole tracks if that was not enough.
+    A face that no track covers is obscured wherever the audit saw it.
+
+    Args:
+        plan: what the audited result was made from.
+        audit: what was found; it did not pass.
+        obscure_only: try no further faces.
+    """
+    failing = {result.track: result for result in audit.tracks if result.failing and result.track >= 0}
+    leaking = _leaking_tracks(plan, audit.leaks)
+    identities, spares = dict(plan.identities), dict(plan.spares)
+    tracks, changed = [], False
+    swapped: set[int] = set()
+    for person in sorted({t.person for t in plan.tracks if t.id in failing and t.id not in leaking}):
+        if not obscure_only and spares.get(person):
+            identities[person], *rest = spares[person]
+            spares[person] = tuple(rest)
+            swapped.add(person)
+            changed = True
+    for track in plan.tracks:
+        if track.id in leaking:
+            better = obscured(track, range(track.start, track.end))
+        elif track.id in failing and track.person not in swapped:
+            better = _obscured_where_it_fails(track, failing[track.id])
+        else:
+            better = track
+        changed = changed or better is not track
+        tracks.append(better)
+    unseen = _uncovered_tracks(plan, audit)
+    if not changed and not unseen:
+        return None
+    return replace(plan, tracks=(*tracks, *unseen), identities=identities, spares=spares)
+
+
+def obscured(track: Track, frames: range) -> Track:
+    """Return the track with some frames obscured: a face without a mesh cannot be replaced.
+
+    The track itself is returned where nothing changes.
+    """
+    rows = np.array([frame - track.start for frame in frames if track.start <= frame < track.end], np.intp)
+    if not len(rows) or not np.isfinite(track.crop_from_frame[rows]).any():
+        return track
+    landmarks, blendshapes, crops = (
+        a.copy() for a in (track.landmarks, track.blendshapes, track.crop_from_frame)
+    )
+    for array in (landmarks, blendshapes, crops):
+        array[rows] = np.nan
+    return replace(track, landmarks=landmarks, blendshapes=blendshapes, crop_from_frame=crops)
+
+
+def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
+    """Obscure between the passing samples around every failing one; everywhere where most of them fail."""
+    whole = obscured(track, range(track.start, track.end))
+    if len(result.failing) > LOCAL_SHARE * len(result.samples):
+        return whole
+    better = track
+    for failing in result.failing:
+        passing = [s.frame for s in result.samples if not s.recognised_by]
+        start = max((frame + 1 for frame in passing if frame < failing.frame), default=track.start)
+        end = min((frame for frame in passing if frame > failing.frame), default=track.end)
+        better = obscured(better, range(start, end))
+    return whole if better is track else better
+
+
+def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> set[int]:
+    """Return the tracks in whose place an original face is left."""
+    return {
+        track.id
+        for track in plan.tracks
+        for frame, boxes in leaks.items()
+        if track.start <= frame < track.end
+        and any(box_iou(track.boxes[frame - track.start], box) > _LINK_IOU for box in boxes)
+    }
+
+
+def _uncovered_tracks(plan: Plan, audit: Audit) -> list[Track]:
+    """Return new tracks, to be obscured, for the faces that were left and that no track covers."""
+    runs: list[dict[int, Float]] = []
+    for frame, boxes in sorted(audit.leaks.items()):
+        for box in boxes:
+            if not _leaking_tracks(plan, {frame: [box]}):
+                _extend(runs, frame, box)
+    first = max((track.id for track in plan.tracks), default=-1) + 1
+    return [_blank_track(first + number, run, plan) for number, run in enumerate(runs)]
+
+
+def _extend(runs: list[dict[int, Float]], frame: int, box: Float) -> None:
+    for run in runs:
+        last = max(run)
+        if last < frame <= last + _LINK_FRAMES and box_iou(run[last], box) > _LINK_IOU:
+            run[frame] = box
+            return
+    runs.append({frame: box})
+
+
+def _blank_track(number: int, run: dict[int, Float], plan: Plan) -> Track:
+    """Make a track without a mesh out of the boxes of some frames, a little longer at both ends."""
+    start = max(min(run) - LEAK_MARGIN_FRAMES, 0)
+    end = min(max(run) + 1 + LEAK_MARGIN_FRAMES, plan.frames)
+    known = np.array(sorted(run))
+    corners = np.stack([run[frame] for frame in known])
+    frames = np.arange(start, end)
+    boxes = np.stack([np.interp(frames, known, corners[:, i]) for i in range(4)], axis=1).astype(np.float32)
+    count = len(frames)
+    return Track(
+        id=number,
+        person=UNCOVERED,
+        start=start,
+        boxes=boxes,
+        scores=np.zeros(count, np.float32),
+        origin=np.full(count, Origin.EXTENDED, np.uint8),
+        landmarks=np.full((count, LANDMARK_COUNT, 2), np.nan, np.float32),
+        blendshapes=np.full((count, BLENDSHAPE_COUNT), np.nan, np.float32),
+        crop_from_frame=np.full((count, 2, 3), np.nan, np.float32),
+    )

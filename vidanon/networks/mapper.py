@@ -16,11 +16,61 @@ from torch import Tensor, nn
 
 from vidanon.errors import ModelsError
 from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder
-from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT
 
 W_SIZE = 512
 W_SPREAD = 0.47
 """Scale of the last layer's output: about the standard deviation of one component of w."""
+
+
+POSE_SIZE, GAZE_SIZE = 3, 4
+EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
+"""Of both eyes: iris, corner, corner, upper lid, lower lid."""
+
+
+def gaze_offsets(landmarks: Tensor) -> Tensor:
+    """Return where the irises sit in the eyes, (n, 4), in eye widths, from landmarks (n, 478, 2)."""
+    offsets = []
+    for iris, first, second, upper, lower in EYES:
+        across = landmarks[:, second] - landmarks[:, first]
+        width = across.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        x_axis = across / width
+        y_axis = torch.stack([-x_axis[:, 1], x_axis[:, 0]], 1)
+        middle = (landmarks[:, first] + landmarks[:, second]) / 2
+        lids = (landmarks[:, upper] + landmarks[:, lower]) / 2
+        offset = landmarks[:, iris] - middle
+        offsets.append((offset * x_axis).sum(1, keepdim=True) / width)
+        # Lids move with the gaze: half of their movement is taken off.
+        offsets.append(((offset - 0.5 * (lids - middle)) * y_axis).sum(1, keepdim=True) / width)
+    return torch.cat(offsets, 1)
+
+
+class Geometry(nn.Module):
+    """Head rotation and gaze from landmarks, in units of their spread over generated faces."""
+
+    pose_map: Tensor
+    pose_bias: Tensor
+    gaze_mean: Tensor
+    gaze_scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pose_map", torch.zeros(LANDMARK_COUNT * 2, POSE_SIZE))
+        self.register_buffer("pose_bias", torch.zeros(POSE_SIZE))
+        self.register_buffer("gaze_mean", torch.zeros(GAZE_SIZE))
+        self.register_buffer("gaze_scale", torch.ones(GAZE_SIZE))
+
+    def pose(self, landmarks: Tensor) -> Tensor:
+        """Return standardised rotation vectors (n, 3) of landmarks (n, 478, 2), aligned to the unit crop."""
+        return landmarks.flatten(1) @ self.pose_map + self.pose_bias
+
+    def gaze(self, landmarks: Tensor) -> Tensor:
+        """Return standardised iris offsets (n, 4) of landmarks (n, 478, 2)."""
+        return (gaze_offsets(landmarks) - self.gaze_mean) / self.gaze_scale
+
+    def forward(self, landmarks: Tensor) -> Tensor:
+        """Return pose and gaze side by side, (n, 7), of aligned landmarks (n, 478, 2)."""
+        return torch.cat([self.pose(landmarks), self.gaze(landmarks)], 1)
 
 
 class Mapper(nn.Module):
@@ -28,15 +78,15 @@ class Mapper(nn.Module):
 
     w_mean: Tensor
 
-    def __init__(self, width: int = 1024) -> None:
+    def __init__(self, width: int = 1024, geometry: int = 0) -> None:
         super().__init__()
-        joint = EMBEDDING_SIZE + ATTRIBUTE_SIZE + BLENDSHAPE_COUNT
+        joint = EMBEDDING_SIZE + ATTRIBUTE_SIZE + BLENDSHAPE_COUNT + geometry
         sizes = (joint, width, width, width, W_SIZE)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.register_buffer("w_mean", torch.zeros(W_SIZE))
 
     def forward(self, identity: Tensor, attributes: Tensor, expression: Tensor) -> Tensor:
-        """Map identity (n, 128), attributes (n, 256) and z-scored blendshapes (n, 52) to w (n, 512)."""
+        """Map identity (n, 128), attributes (n, 256) and what is known of the expression to w (n, 512)."""
         x = torch.cat([identity * math.sqrt(EMBEDDING_SIZE), attributes, expression], 1)
         for i, layer in enumerate(self.layers):
             x = layer(nn.functional.leaky_relu(x, 0.2) if i else x)
@@ -49,25 +99,31 @@ class AttributeMapper(nn.Module):
     blendshape_mean: Tensor
     blendshape_scale: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, follows_landmarks: bool = False) -> None:
         super().__init__()
         self.attributes = AttributeEncoder()
-        self.mapper = Mapper()
+        self.geometry = Geometry() if follows_landmarks else None
+        self.mapper = Mapper(geometry=POSE_SIZE + GAZE_SIZE if follows_landmarks else 0)
         self.register_buffer("blendshape_mean", torch.zeros(BLENDSHAPE_COUNT))
         self.register_buffer("blendshape_scale", torch.ones(BLENDSHAPE_COUNT))
 
-    def forward(self, crop: Tensor, identity: Tensor, blendshapes: Tensor) -> Tensor:
+    def forward(
+        self, crop: Tensor, identity: Tensor, blendshapes: Tensor, landmarks: Tensor | None = None
+    ) -> Tensor:
         """Map one face per row to the latent of its replacement.
 
         Args:
             crop: float32 RGB (n, 3, 128, 128) in [-1, 1], FFHQ alignment, of the source.
             identity: float32 (n, 128), unit length, of the new person.
             blendshapes: float32 (n, 52), 0..1, MediaPipe's order, of the source.
+            landmarks: float32 (n, 478, 2), of the source, in the unit crop.
 
         Returns:
             float32 (n, 512), w of the generator.
         """
         expression = (blendshapes - self.blendshape_mean) / self.blendshape_scale
+        if self.geometry is not None and landmarks is not None:
+            expression = torch.cat([expression, self.geometry(landmarks)], 1)
         return cast(Tensor, self.mapper(identity, self.attributes(crop), expression))
 
 

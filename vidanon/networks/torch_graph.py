@@ -76,6 +76,13 @@ def _max_pool(at: Attributes, x: Tensor) -> Tensor:
     )
 
 
+def _concat(at: Attributes, *xs: Tensor) -> Tensor:
+    """Join; what was computed from constants alone is repeated for every row of the batch."""
+    if at["axis"] != 0:
+        xs = tuple(x.expand(at["batch"], *x.shape[1:]) if len(x) == 1 else x for x in xs)
+    return torch.cat(xs, at["axis"])
+
+
 def _interpolate(at: Attributes, x: Tensor, *_: Value) -> Tensor:
     if (at["mode"], at["coordinate_transformation_mode"], at["nearest_mode"]) != (
         "nearest",
@@ -123,7 +130,7 @@ _OPERATIONS: dict[str, Operation] = {
     "ReduceSum": lambda at, x, axes: x.sum(axes, at["keep_dims"]),
     "Reshape": _reshape,
     "Transpose": lambda at, x, order: x.permute(order),
-    "Concat": lambda at, *xs: torch.cat(xs, at["axis"]),
+    "Concat": _concat,
     "VariadicSplit": lambda at, x, axis, sizes: x.split(sizes, axis[0]),
     "Pad": lambda at, x, begin, end, value: _pad(x, begin, end, float(value)),
     "Interpolate": _interpolate,
@@ -151,6 +158,8 @@ class TorchGraph(nn.Module):
         self._inputs = [port.get_node().get_friendly_name() for port in model.inputs]
         self._integers: dict[str, list[int]] = {}
         self._constants: dict[str, str] = {}
+        # What is computed from constants alone has no batch, even where its size equals that of the batch.
+        self._batched: set[str] = set()
         self._steps: list[tuple[Operation, Attributes, list[tuple[str, int]], str]] = []
         for node in model.get_ordered_ops():
             self._add(node)
@@ -158,6 +167,8 @@ class TorchGraph(nn.Module):
 
     def _add(self, node: Any) -> None:
         kind, name = node.get_type_name(), node.get_friendly_name()
+        if kind == "Parameter":
+            self._batched.add(name)
         if kind in ("Parameter", "Result"):
             return
         if kind == "Constant":
@@ -171,7 +182,10 @@ class TorchGraph(nn.Module):
         shape = node.get_output_partial_shape(0)
         if kind == "Interpolate":
             attributes["output_shape"] = list(shape.to_shape())
-        self._steps.append((_OPERATIONS[kind], attributes, [_source(p) for p in node.inputs()], name))
+        sources = [_source(p) for p in node.inputs()]
+        if any(source in self._batched for source, _ in sources):
+            self._batched.add(name)
+        self._steps.append((_OPERATIONS[kind], attributes, sources, name))
 
     def _add_constant(self, name: str, data: Any) -> None:
         if np.issubdtype(data.dtype, np.floating):
@@ -186,9 +200,9 @@ class TorchGraph(nn.Module):
         values: dict[tuple[str, int], Value] = {(n, 0): x for n, x in zip(self._inputs, inputs, strict=True)}
         values |= {(name, 0): value for name, value in self._integers.items()}
         values |= {(name, 0): getattr(self, buffer) for name, buffer in self._constants.items()}
-        batch = {"batch": len(inputs[0])}
         for operation, attributes, sources, name in self._steps:
-            result = operation(attributes | batch, *(values[source] for source in sources))
+            batch = len(inputs[0]) if name in self._batched else 1
+            result = operation(attributes | {"batch": batch}, *(values[source] for source in sources))
             parts = result if isinstance(result, tuple) else (result,)
             values |= {(name, port): part for port, part in enumerate(parts)}
         return tuple(values[source] for source in self._outputs)

@@ -1,0 +1,218 @@
+"""A whole training run in one folder: samples, surrogate, networks; each part is kept and not made again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidanon.measures import HeadPose
+from vidanon.models.registry import ModelStore
+from vidanon.training.config import TrainConfig
+from vidanon.training.data import (
+    FaceReader,
+    LatentSource,
+    Samples,
+    join,
+    load_samples,
+    make_shards,
+    missing_shards,
+)
+from vidanon.training.feed import Feeder
+from vidanon.training.made import lead
+from vidanon.training.readers import GeneratorReader
+from vidanon.training.sheet import draw_sheet
+from vidanon.training.surrogate import Surrogate, explained, train_surrogate
+from vidanon.training.trainer import Reader, Report, Spread, Trainer
+from vidanon.training.traits import TraitSpace
+
+HELD_OUT_SEED_OFFSET = 10_000
+MADE_SEED_OFFSET = 20_000
+LOG_EVERY = 50
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with what is being done, how far it is, of how much, and figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where the parts of a run lie."""
+
+    root: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything that a stopped run needs to go on."""
+        return self.root / "checkpoint.pt"
+
+    @property
+    def weights(self) -> Path:
+        """What the run is for: attribute encoder and mapper as the package ships them."""
+        return self.root / "mapper.safetensors"
+
+    def data(self, kind: str) -> Path:
+        """Return the folder of samples: ``drawn``, ``made`` or ``held-out``."""
+        return self.root / "data" / kind
+
+    def surrogate(self, name: str) -> Path:
+        """Return the file of a surrogate: ``first`` (random faces only) or ``second`` (all)."""
+        return self.root / f"surrogate-{name}.pt"
+
+
+class Run:
+    """Does what a configuration says."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        root: Path,
+        models: ModelStore,
+        device: str,
+        workers: int,
+        progress: Progress,
+    ) -> None:
+        self.config, self.folder, self.models = config, Folder(root), models
+        self.device, self.workers, self.progress = device, workers, progress
+        root.mkdir(parents=True, exist_ok=True)
+        self._latents = LatentSource(models, config.data.truncation, config.seed)
+        self._reader: FaceReader | None = None
+        self.spread = Spread(torch.from_numpy(self._latents.mean), torch.from_numpy(self._latents.std))
+
+    def execute(self) -> Path:
+        """Run everything that is not done yet; return the weights."""
+        drawn = self._samples("drawn", self.config.data.drawn, self._draw(0))
+        held_out = self._samples("held-out", self.config.data.held_out, self._draw(HELD_OUT_SEED_OFFSET))
+        samples, space, surrogate = drawn, self._space(drawn), None
+        if self.config.data.made:
+            # It only has to know the way; what lies there is read by the real networks.
+            first = self._surrogate("first", drawn, space, held_out, self.config.surrogate.steps // 3)
+            made = self._samples("made", self.config.data.made, lambda shard: self._lead(shard, first, space))
+            samples = join([drawn, made])
+            space = self._space(samples)
+        if self.config.uses_surrogate:
+            surrogate = self._surrogate("second", samples, space, held_out, self.config.surrogate.steps)
+        self._train(samples, held_out, space, surrogate)
+        return self.folder.weights
+
+    def _draw(self, offset: int) -> Callable[[int], Any]:
+        return lambda shard: self._latents.draw(offset + shard, self.config.data.shard)
+
+    def _lead(self, shard: int, surrogate: Surrogate, space: TraitSpace) -> Any:
+        number = MADE_SEED_OFFSET + shard
+        random = np.random.default_rng([self.config.seed, number])
+        return lead(self._latents.draw(number, self.config.data.shard), surrogate, space, random)
+
+    def _samples(self, kind: str, count: int, latents: Callable[[int], Any]) -> Samples:
+        folder = self.folder.data(kind)
+        total = -(-count // self.config.data.shard)
+        missing = missing_shards(folder, total)
+        if missing and self._reader is None:
+            self._reader = FaceReader(self.models, self.workers)
+        if missing and self._reader is not None:
+            for i, _ in enumerate(make_shards(folder, missing, latents, self._reader, self.workers)):
+                self.progress(f"samples ({kind})", total - len(missing) + i + 1, total, {})
+        return load_samples(folder, total)
+
+    def _space(self, samples: Samples) -> TraitSpace:
+        space = TraitSpace()
+        space.fit(samples, HeadPose(self.models))
+        return space
+
+    def _surrogate(
+        self, name: str, samples: Samples, space: TraitSpace, held_out: Samples, steps: int
+    ) -> Surrogate:
+        config, path = self.config.surrogate, self.folder.surrogate(name)
+        if path.is_file():
+            surrogate = Surrogate(config.width, config.depth)
+            surrogate.load_state_dict(torch.load(path, weights_only=True))
+            return surrogate.eval().requires_grad_(False)
+        surrogate = train_surrogate(
+            torch.from_numpy(samples.w),
+            space.traits_of(samples),
+            replace(config, steps=steps),
+            self.config.seed,
+            (self.spread.mean, self.spread.std),
+            lambda step, steps, losses: self.progress(f"surrogate ({name})", step, steps, losses),
+        )
+        figures = explained(surrogate, torch.from_numpy(held_out.w), space.traits_of(held_out))
+        self.progress(f"surrogate ({name}) held out", steps, steps, figures)
+        part = path.with_suffix(".part")
+        torch.save(surrogate.state_dict(), part)
+        part.replace(path)
+        return surrogate
+
+    def _readers(self, space: TraitSpace, surrogate: Surrogate | None) -> dict[str, Reader]:
+        readers: dict[str, Reader] = {}
+        if surrogate is not None:
+            network = surrogate.to(self.device)
+            readers["surrogate"] = lambda w: (network(w), None)
+        if any(stage.reader == "generator" for stage in self.config.stages):
+            readers["generator"] = GeneratorReader(self.models, space).to(self.device)
+        return readers
+
+    def _train(
+        self, samples: Samples, held_out: Samples, space: TraitSpace, surrogate: Surrogate | None
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        trainer = Trainer(self.config, space, self.spread, self.device)
+        if self.folder.checkpoint.is_file():
+            trainer.load(self.folder.checkpoint)
+        white = self.spread.whiten(torch.from_numpy(samples.w))
+        feeder = Feeder(samples, space.traits_of(samples), white, self.config)
+        readers = self._readers(space, surrogate)
+        log = SummaryWriter(str(self.folder.root / "log"))
+        saved = time.monotonic()
+        recent: list[dict[str, float]] = []
+        for report in trainer.run(feeder, readers):
+            recent.append(report.losses)
+            if report.step % LOG_EVERY == 0:
+                self._log(log, report, mean_of(recent))
+                recent.clear()
+            if report.step % self.config.sheet_every == 0:
+                draw_sheet(trainer.result, held_out, self.models, self._sheet_path(report))
+            if time.monotonic() - saved > self.config.save_every_s:
+                self._save(trainer)
+                saved = time.monotonic()
+        self._save(trainer)
+        draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
+        log.close()
+
+    def _sheet_path(self, report: Report) -> Path:
+        return self.folder.root / f"sheet-{report.stage}-{report.step:06d}.png"
+
+    def _log(self, log: Any, report: Report, losses: dict[str, float]) -> None:
+        before = sum(stage.steps for stage in self.config.stages[: report.stage])
+        for name, value in losses.items():
+            log.add_scalar(f"loss/{name}", value, before + report.step)
+        stage = self.config.stages[report.stage]
+        self.progress(f"stage {report.stage + 1} ({stage.reader})", report.step, stage.steps, losses)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save(self.folder.checkpoint)
+        save_weights(trainer, self.folder.weights)
+
+
+def mean_of(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of every loss over the steps that had it."""
+    names = {name for losses in steps for name in losses}
+    return {name: float(np.mean([x[name] for x in steps if name in x])) for name in sorted(names)}
+
+
+def save_weights(trainer: Trainer, path: Path) -> None:
+    """Write the averaged networks as the package ships them: float16, statistics and units float32."""
+    from safetensors.torch import save_file
+
+    exact = ("running_mean", "running_var", "blendshape_", "w_mean", "geometry.")
+    state: dict[str, Tensor] = {}
+    for name, x in trainer.result.state_dict().items():
+        keep = not x.is_floating_point() or any(mark in name for mark in exact)
+        state[name] = x.contiguous().cpu() if keep else x.half().contiguous().cpu()
+    part = path.with_suffix(".part")
+    save_file(state, part)
+    part.replace(path)

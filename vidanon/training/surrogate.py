@@ -1,0 +1,129 @@
+"""A network that tells from w alone what the frozen networks would read in its picture.
+
+Generator and readers cost hundreds of milliseconds a face, this costs microseconds, so losses can be taken
+through it; what was learned so is checked, and finished, with the real networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidanon.networks.mapper import W_SIZE
+from vidanon.training.config import SurrogateConfig
+from vidanon.training.traits import TRAITS_SIZE, Traits, split
+
+WEIGHT_AVERAGE = 0.998
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class Surrogate(nn.Module):
+    """Residual MLP over the whitened w."""
+
+    w_mean: Tensor
+    w_std: Tensor
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.register_buffer("w_mean", torch.zeros(W_SIZE))
+        self.register_buffer("w_std", torch.ones(W_SIZE))
+        self.first = nn.Linear(W_SIZE, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth - 1)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, TRAITS_SIZE))
+        self.linear = nn.Linear(W_SIZE, TRAITS_SIZE)
+
+    def flat(self, w: Tensor) -> Tensor:
+        """Return the traits of w (n, 512) side by side."""
+        white = (w - self.w_mean) / self.w_std
+        x = self.first(white)
+        for block in self.blocks:
+            x = x + block(x)
+        return cast(Tensor, self.last(x) + self.linear(white))
+
+    def forward(self, w: Tensor) -> Traits:
+        """Return the traits of w (n, 512)."""
+        return split(self.flat(w))
+
+
+def surrogate_loss(flat: Tensor, truth: Traits) -> Tensor:
+    """Return how far a prediction is from the truth; traits are standardised, so squares compare."""
+    seen = split(flat)
+    cosine = (seen.embedding * truth.embedding).sum(1).mean()
+    squares = [
+        functional.mse_loss(getattr(seen, name), getattr(truth, name))
+        for name in ("pose", "gaze", "landmarks", "expression", "thumbnail")
+    ]
+    return 3 * (1 - cosine) + torch.stack(squares).mul(torch.tensor([1.0, 0.5, 1.0, 1.0, 0.5])).sum()
+
+
+def train_surrogate(
+    w: Tensor,
+    truth: Traits,
+    config: SurrogateConfig,
+    seed: int,
+    spread: tuple[Tensor, Tensor],
+    progress: Progress,
+) -> Surrogate:
+    """Train a surrogate.
+
+    Args:
+        w: float32 (n, 512).
+        truth: their traits.
+        config: size and schedule.
+        seed: of weights and order.
+        spread: mean and standard deviation of w, (512,) each.
+        progress: called with step, steps and the losses.
+    """
+    torch.manual_seed(seed)
+    network = Surrogate(config.width, config.depth)
+    network.w_mean, network.w_std = spread
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average_weights)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=0.02)
+    random = np.random.default_rng(seed)
+    for step in range(config.steps):
+        rows = torch.from_numpy(random.integers(0, len(w), config.batch))
+        for group in optimiser.param_groups:
+            group["lr"] = config.rate * schedule(step / config.steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            flat = network.flat(w[rows])
+        loss = surrogate_loss(flat.float(), truth[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        average.update_parameters(network)
+        if step % 100 == 99:
+            progress(step + 1, config.steps, {"loss": float(loss.detach())})
+    return cast(Surrogate, average.module).eval().requires_grad_(False)
+
+
+def average_weights(averages: Any, current: Any, count: Any) -> None:
+    """Move running averages of weights towards the current ones, in place (for ``AveragedModel``)."""
+    for average, now in zip(averages, current, strict=True):
+        if average.is_floating_point():
+            average.lerp_(now, 1 - WEIGHT_AVERAGE)
+        else:
+            average.copy_(now)
+
+
+def schedule(done: float) -> float:
+    """Return the learning rate after a share of the steps: short warm-up, then cosine to 1 %."""
+    return min(1.0, done / 0.04 + 0.02) * (0.01 + 0.495 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def explained(surrogate: Surrogate, w: Tensor, truth: Traits) -> dict[str, float]:
+    """Return the mean cosine of the embeddings, and the share of variance explained of the other traits."""
+    with torch.no_grad():
+        seen = surrogate(w)
+    result = {"embedding_cosine": float((seen.embedding * truth.embedding).sum(1).mean())}
+    for name in ("pose", "gaze", "landmarks", "expression", "thumbnail"):
+        a, b = getattr(seen, name), getattr(truth, name)
+        result[name] = float(1 - (a - b).pow(2).sum() / (b - b.mean(0)).pow(2).sum())
+    return result

@@ -259,8 +259,9 @@ def test_ray_started_for_a_run_ends_with_it() -> None:
         "import os, time\n"
         "done = list(make_executor('ray', 1).imap(square, [1, 2]))\n"
         "assert sorted(o.value for o in done) == [1, 4], done\n"
-        "time.sleep(1)\n"
-        "print([p for p in _children(os.getpid()) if p])\n"
+        "end = time.monotonic() + 15\n"
+        "while _children(os.getpid()) and time.monotonic() < end: time.sleep(0.2)\n"
+        "print(_children(os.getpid()))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vidanon.api import Summary, anonymize
+    from vidanon.jobs.batch import BatchOptions, BatchOutcome, batch
     from vidanon.plan import analyse, load_plan, save_plan
     from vidanon.renderer import render
     from vidanon.settings import Settings, load_settings
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchOptions",
+    "BatchOutcome",
     "Plan",
     "Settings",
     "Summary",
     "analyse",
     "anonymize",
+    "batch",
     "load_plan",
     "load_settings",
     "render",
@@ -27,11 +31,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "BatchOptions": "vidanon.jobs.batch",
+    "BatchOutcome": "vidanon.jobs.batch",
     "Plan": "vidanon.types",
     "Settings": "vidanon.settings",
     "Summary": "vidanon.api",
     "analyse": "vidanon.plan",
     "anonymize": "vidanon.api",
+    "batch": "vidanon.jobs.batch",
     "load_plan": "vidanon.plan",
     "load_settings": "vidanon.settings",
     "render": "vidanon.renderer",

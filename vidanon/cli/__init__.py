@@ -11,7 +11,18 @@ from collections.abc import Iterator
 import click
 
 from vidanon import __version__
-from vidanon.cli import anonymize, calibrate, coherence, doctor, evaluate, models, plans, presets
+from vidanon.cli import (
+    anonymize,
+    batch,
+    calibrate,
+    coherence,
+    doctor,
+    evaluate,
+    models,
+    plans,
+    presets,
+    train,
+)
 from vidanon.errors import ExitCode, VidanonError
 
 EXIT_CODES = """\b
@@ -95,6 +106,7 @@ def main(debug: bool) -> None:
 
 for _command in (
     anonymize.anonymize,
+    batch.batch,
     plans.plan,
     plans.render,
     models.models,
@@ -103,6 +115,7 @@ for _command in (
     evaluate.evaluate,
     coherence.coherence,
     calibrate.calibrate,
+    train.train,
 ):
     _command.epilog = "Exit codes: see 'vidanon --help'."
     main.add_command(_command)

@@ -236,10 +236,66 @@ def _draw(
     if found is not None and report is not None:
         from vidanon.audit.report import write_report
 
-        write_report(report, found, settings, summary, links)
+        write_report(report, found, settings, _run_record(summary, result.rounds), links)
     if found is not None and not found.passed:
         raise UnsafeError(f"{source}: {found.failures()}; the refused result is {final}")
     return summary
+
+
+def _run_record(summary: Summary, rounds: int) -> dict[str, object]:
+    return {
+        "people": summary.people,
+        "frames": summary.frames,
+        "faces replaced": summary.replaced,
+        "faces obscured": summary.obscured,
+        "rounds": rounds,
+        "seconds": {stage: round(spent, 2) for stage, spent in summary.seconds.items()},
+        "seconds in total": round(summary.total_s, 2),
+    }
+
+
+def audit_files(
+    source: Path | str,
+    output: Path | str,
+    report: Path | str | None = None,
+    workers: int = 2,
+    models: ModelStore | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Measure what is left of the people of ``source`` in ``output``, whoever made it.
+
+    Args:
+        source: the original.
+        output: what became of it.
+        report: an HTML file for the findings; a .json with the same goes beside it.
+        workers: threads.
+        models: where the networks are; default store.
+        progress: called as the frames are compared.
+
+    Returns:
+        What was found; ``passed`` is the verdict.
+
+    Raises:
+        InputError, OutputError, ModelsError: see :mod:`vidanon.errors`.
+    """
+    from vidanon.audit.judge import audit
+    from vidanon.stages.decode import probe
+
+    source, output = Path(source), Path(output)
+    models = models or _store(Settings())
+    for path in (source, output):
+        probe(path)
+    if report is not None:
+        report = Path(report)
+        _check_report(source, output, report, Settings())
+    for name in ("centerface", "yunet", "face-landmarker", "sface"):
+        models.fetch(name)
+    found = audit(source, output, models, workers, progress=_named(progress, "audit"))
+    if report is not None:
+        from vidanon.audit.report import write_report
+
+        write_report(report, found)
+    return found
 
 
 def _notes(result: Rendered) -> tuple[str, ...]:

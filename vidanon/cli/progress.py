@@ -29,9 +29,12 @@ class ProgressPrinter:
         self._bar: Any = None
         self._name = ""
         self._first = self._done = 0
-        self._started = self._updated = self._last_line = 0.0
+        self._started = self._last_line = 0.0
+        # A pass lasts from the end of the one before, so that loading its networks counts.
+        self._begun = self._updated = 0.0
 
     def __enter__(self) -> ProgressPrinter:
+        self._updated = time.monotonic()
         return self
 
     def __exit__(
@@ -54,7 +57,7 @@ class ProgressPrinter:
             self._line(done, total)
 
     def _begin(self, name: str, done: int, total: int) -> None:
-        self._name, self._first = name, done
+        self._name, self._first, self._begun = name, done, self._updated
         self._started = self._last_line = time.monotonic()
         if self._bars:
             from tqdm import tqdm
@@ -69,7 +72,7 @@ class ProgressPrinter:
             return
         self._last_line = now
         text = f"{self._name}: {done}/{total or '?'} frames"
-        # The time of the first frame is not known: it holds the start of the networks.
+        # The first frame took as long as the networks took to load: it says nothing of the others.
         if self._first < done < total:
             text += f", about {spent / (done - self._first) * (total - done):.0f} s left"
         click.echo(text, err=True)
@@ -80,8 +83,9 @@ class ProgressPrinter:
             self._bar.close()
             self._bar = None
         elif self._name and complete:
-            seconds = self._updated - self._started
-            click.echo(f"{self._name}: {self._done} frames in {seconds:.0f} s", err=True)
+            seconds = self._updated - self._begun
+            frames = "1 frame" if self._done == 1 else f"{self._done} frames"
+            click.echo(f"{self._name}: {frames} in {seconds:.0f} s", err=True)
         self._name = ""
 
 

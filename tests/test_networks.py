@@ -10,10 +10,15 @@ from torch.nn import functional
 
 from vidanon.errors import ModelsError
 from vidanon.models.registry import ModelStore
-from vidanon.networks.exit_heads import EXITS_PX, load_exit_generator
+from vidanon.networks.exit_heads import EXITS_PX, arrange_for_inference, load_exit_generator
 from vidanon.networks.generator import WIDTHS, Generator, inverse_haar, load_generator, load_mapping
 from vidanon.networks.mapper import load_attribute_mapper, load_weights
-from vidanon.networks.runtime import network_from_file, network_from_module
+from vidanon.networks.runtime import (
+    OpenVinoNetwork,
+    graph_from_module,
+    network_from_file,
+    network_from_module,
+)
 from vidanon.networks.torch_graph import TorchGraph
 from vidanon.training.exits import haar
 
@@ -113,10 +118,18 @@ def test_compiled_exit_equals_torch_for_any_batch(models: ModelStore, w: np.ndar
     np.testing.assert_allclose(compiled(w[1:])[0], wanted[1:], atol=1e-3)
 
 
+@pytest.mark.parametrize("px", [128, 1024])
+def test_arrangement_for_inference_keeps_the_picture(models: ModelStore, w: np.ndarray, px: int) -> None:
+    module = load_exit_generator(models, px)
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(w[:1]))
+        found = arrange_for_inference(module)(torch.from_numpy(w[:1]))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
 def test_bfloat16_looks_like_float32(models: ModelStore, w: np.ndarray) -> None:
-    module = load_exit_generator(models, 256)
-    exact = network_from_module(module, (w[:1],))(w)[0]
-    fast = network_from_module(module, (w[:1],), bfloat16=True)(w)[0]
+    graph = graph_from_module(arrange_for_inference(load_exit_generator(models, 256)), (w[:1],))
+    exact, fast = (OpenVinoNetwork(graph, 1, bfloat16)(w)[0] for bfloat16 in (False, True))
     error = np.square(fast.clip(-1, 1) - exact.clip(-1, 1)).mean(axis=(1, 2, 3))
     assert (10 * np.log10(4 / np.maximum(error, 1e-12)) > 45).all()
 

@@ -93,6 +93,18 @@ def default_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vidanon" / "models"
 
 
+def weights_path(name: str) -> Path:
+    """Return one of the weight files that ship with the package.
+
+    Raises:
+        ModelsError: the file is missing from the installation.
+    """
+    path = Path(__file__).parent / "weights" / name
+    if not path.is_file():
+        raise ModelsError(f"weights {name} are missing from this installation; install vidanon again")
+    return path
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:

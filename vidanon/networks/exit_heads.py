@@ -6,12 +6,22 @@ A face of 120 px on screen gains nothing from 1024 px. A small trained head turn
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidanon.networks.generator import FULL_PX, WIDTHS, Generator, Modulation, inverse_haar, load_generator
+from vidanon.networks.generator import (
+    FULL_PX,
+    WIDTHS,
+    Block,
+    Generator,
+    Modulation,
+    block_order,
+    inverse_haar,
+    inverse_haar_in_blocks,
+    load_generator,
+)
 from vidanon.networks.mapper import load_weights
 
 if TYPE_CHECKING:
@@ -33,11 +43,12 @@ class ExitHead(nn.Module):
         self.modulation2 = Modulation(_HIDDEN)
         self.conv2 = nn.Conv2d(_HIDDEN, 12, 3, padding=1)
         self.skip = nn.Conv2d(channels, 12, 1)
+        self.inverse_haar = inverse_haar
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map features (n, channels, h, h) and w (n, 512) to RGB (n, 3, 2h, 2h), about [-1, 1]."""
         hidden = functional.leaky_relu(self.conv1(self.modulation1(x, w)), 0.2)
-        return inverse_haar(self.conv2(self.modulation2(hidden, w)) + self.skip(x))
+        return self.inverse_haar(self.conv2(self.modulation2(hidden, w)) + self.skip(x))
 
 
 def new_heads() -> nn.ModuleDict:
@@ -70,6 +81,34 @@ class ExitGenerator(nn.Module):
         """Map float32 w (n, 512) to RGB (n, 3, exit_px, exit_px), about [-1, 1]."""
         x = self.generator.features(w, self.exit_px // 2)
         return self.generator.picture(x, w) if self.head is None else self.head(x, w)
+
+
+def arrange_for_inference(module: ExitGenerator) -> ExitGenerator:
+    """Reorder channels, in place, so that the Haar steps work on whole blocks; the pictures stay the same.
+
+    The features between the blocks come out in another order, so this is for finished pictures only.
+    """
+    generator = module.generator
+    before = generator.first
+    for block in cast("list[Block]", generator.blocks[: (module.exit_px // 2).bit_length() - 3]):
+        _reorder(before.conv, block.up.affine)
+        block.inverse_haar = inverse_haar_in_blocks
+        before = block.conv2
+    if module.head is None:
+        generator.inverse_haar = inverse_haar_in_blocks
+        _reorder(generator.rgb)
+    else:
+        module.head.inverse_haar = inverse_haar_in_blocks
+        _reorder(module.head.conv2, module.head.skip)
+    return module
+
+
+def _reorder(*layers: nn.Conv2d | nn.Linear) -> None:
+    """Put the outputs of layers (they must have a bias) into :func:`block_order`."""
+    for layer in layers:
+        assert layer.bias is not None
+        order = block_order(len(layer.bias))
+        layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
 
 
 def load_exit_generator(models: ModelStore, exit_px: int) -> ExitGenerator:

@@ -41,6 +41,28 @@ def inverse_haar(x: Tensor) -> Tensor:
     return functional.pixel_shuffle(torch.stack(corners, 2).flatten(1, 2) * 0.5, 2)
 
 
+def inverse_haar_in_blocks(x: Tensor) -> Tensor:
+    """As :func:`inverse_haar`, for input in :func:`block_order`.
+
+    Whole blocks of channels are split and joined, which OpenVINO does several times faster.
+    """
+    n, channels, height, width = x.shape
+    average, rows, columns, both = x.chunk(4, 1)
+    plus, minus = average + rows, average - rows
+    plus_detail, minus_detail = columns + both, columns - both
+    corners = (plus + plus_detail, plus - plus_detail, minus + minus_detail, minus - minus_detail)
+    joined = torch.cat(corners, 1) * 0.5
+    spread = joined.reshape(n, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
+    return spread.reshape(n, channels // 4, 2 * height, 2 * width)
+
+
+def block_order(channels: int) -> Tensor:
+    """Return the order of wavelet channels, int64 (channels,), that puts each kind into one block."""
+    c = channels // 4
+    details = c + torch.arange(3 * c).reshape(c, 3)
+    return torch.cat([torch.arange(c), details.T.flatten()])
+
+
 class Modulation(nn.Module):
     """Scale every channel by an affine function of w."""
 
@@ -86,10 +108,11 @@ class Block(nn.Module):
         self.up = Modulation(channels_in)
         self.conv1 = StyledConv(channels_in // 4, channels, size)
         self.conv2 = StyledConv(channels, channels, size)
+        self.inverse_haar = inverse_haar
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map features of half the size to features of this size."""
-        x = inverse_haar(self.up(x, w))
+        x = self.inverse_haar(self.up(x, w))
         return cast(Tensor, self.conv2(self.conv1(x, w), w))
 
 
@@ -103,6 +126,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for size in WIDTHS if size > 4)
         self.rgb_modulation = Modulation(WIDTHS[512])
         self.rgb = nn.Conv2d(WIDTHS[512], 12, 1)
+        self.inverse_haar = inverse_haar
 
     def features(self, w: Tensor, size: int) -> Tensor:
         """Return the features after the block of a side length.
@@ -125,7 +149,7 @@ class Generator(nn.Module):
 
     def picture(self, x: Tensor, w: Tensor) -> Tensor:
         """Turn the last features (n, 64, 512, 512) into RGB (n, 3, 1024, 1024), about [-1, 1]."""
-        return inverse_haar(self.rgb(self.rgb_modulation(x, w)))
+        return self.inverse_haar(self.rgb(self.rgb_modulation(x, w)))
 
     def forward(self, w: Tensor) -> Tensor:
         """Map float32 w (n, 512) to RGB (n, 3, 1024, 1024), about [-1, 1]."""

@@ -7,6 +7,8 @@ several threads at once.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -88,8 +90,8 @@ def resolve_device(device: str) -> str:
     Raises:
         DeviceError: ``cuda`` was asked for and torch finds none.
     """
-    if device == "cpu":
-        return device
+    if device == "cpu" or (device == "auto" and not _has_cuda_driver()):
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
@@ -97,6 +99,15 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cpu"
     raise DeviceError(f"device '{device}' is not available here; use --device cpu or auto")
+
+
+def _has_cuda_driver() -> bool:
+    """Whether the driver's library is there: it answers without torch, which takes seconds to import."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def network_from_file(path: Path, device: str = "cpu", workers: int = 2) -> Network:
@@ -121,26 +132,29 @@ def network_from_file(path: Path, device: str = "cpu", workers: int = 2) -> Netw
 
 
 def network_from_module(
-    module: nn.Module,
-    example: tuple[Array, ...],
-    device: str = "cpu",
-    workers: int = 2,
-    bfloat16: bool = False,
+    module: nn.Module, example: tuple[Array, ...], device: str = "cpu", workers: int = 2
 ) -> Network:
-    """Freeze a torch module; ``example`` inputs fix rank and type, the batch size stays free.
-
-    ``bfloat16`` lets a CPU compute in that precision, see :class:`OpenVinoNetwork`.
-    """
+    """Freeze a torch module; ``example`` inputs fix rank and type, the batch size stays free."""
     if device != "cpu":
         return TorchNetwork(module, device)
+    return OpenVinoNetwork(graph_from_module(module, example), workers)
+
+
+def graph_from_module(module: nn.Module, example: tuple[Array, ...], any_batch: bool = True) -> Any:
+    """Convert a torch module to an OpenVINO graph.
+
+    Args:
+        module: frozen by this.
+        example: inputs, batch first.
+        any_batch: leave the batch size free; a fixed one runs a tenth faster.
+    """
     import openvino as ov
     import torch
 
     module = module.eval().requires_grad_(False)
-    shapes = [ov.PartialShape([-1, *x.shape[1:]]) for x in example]
+    shapes = [ov.PartialShape([-1 if any_batch else len(x), *x.shape[1:]]) for x in example]
     tensors = tuple(torch.as_tensor(x) for x in example)
     with warnings.catch_warnings():
         # OpenVINO traces with torch.jit, which torch has deprecated; nothing here can change that.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
-        model = ov.convert_model(module, example_input=tensors, input=shapes)
-    return OpenVinoNetwork(model, workers, bfloat16)
+        return ov.convert_model(module, example_input=tensors, input=shapes)

@@ -8,15 +8,19 @@ Networks are built once per run and are safe to call from several threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from vidanon.geometry import compose, picture_from_unit
-from vidanon.models.registry import ModelStore
-from vidanon.networks.runtime import Network, network_from_module
+from vidanon.models.registry import ModelStore, weights_path
+from vidanon.networks.converted import Recipe, converted_network
+from vidanon.networks.runtime import Network
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CROP_PX = 128
 EXITS_PX = (128, 256, 512, 1024)
@@ -89,21 +93,19 @@ class Synthesizer:
     """Attribute encoder, mapper and generator behind two calls."""
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
-        from vidanon.networks.mapper import load_attribute_mapper
-
-        example = (
-            np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
-            np.zeros((1, EMBEDDING_SIZE), np.float32),
-            np.zeros((1, BLENDSHAPE_COUNT), np.float32),
-        )
-        self._mapper = network_from_module(load_attribute_mapper(), example, device, workers)
-        self._build = partial(_build_exit, models, device=device, workers=workers)
+        self._models, self._device, self._workers = models, device, workers
+        self._mapper = self._network(_mapper_recipe(), bfloat16=False)
         self._exits: dict[int, Network] = {}
+
+    def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
+        return converted_network(
+            recipe, self._models.root / "converted", self._device, self._workers, bfloat16
+        )
 
     def prepare(self, exit_px: int) -> None:
         """Load a generator exit; call before threads start."""
         if exit_px not in self._exits:
-            self._exits[exit_px] = self._build(exit_px)
+            self._exits[exit_px] = self._network(_exit_recipe(self._models, exit_px), bfloat16=True)
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
         """Map crop (3, 128, 128), identity (128,) and blendshapes (52,) to w, float32 (512,)."""
@@ -115,8 +117,27 @@ class Synthesizer:
         return np.asarray(np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round(), np.uint8)
 
 
-def _build_exit(models: ModelStore, exit_px: int, device: str, workers: int) -> Network:
-    from vidanon.networks.exit_heads import load_exit_generator
+def _mapper_recipe() -> Recipe:
+    def build() -> nn.Module:
+        from vidanon.networks.mapper import load_attribute_mapper
 
-    example = (np.zeros((1, W_SIZE), np.float32),)
-    return network_from_module(load_exit_generator(models, exit_px), example, device, workers, bfloat16=True)
+        return load_attribute_mapper()
+
+    example = (
+        np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
+        np.zeros((1, EMBEDDING_SIZE), np.float32),
+        np.zeros((1, BLENDSHAPE_COUNT), np.float32),
+    )
+    return Recipe("mapper", build, example, (weights_path("mapper.safetensors"),))
+
+
+def _exit_recipe(models: ModelStore, exit_px: int) -> Recipe:
+    graph = models.path("generator-synthesis")
+
+    def build() -> nn.Module:
+        from vidanon.networks.exit_heads import arrange_for_inference, load_exit_generator
+
+        return arrange_for_inference(load_exit_generator(models, exit_px))
+
+    weights = (graph, graph.with_suffix(".bin"), weights_path("exits.safetensors"))
+    return Recipe(f"exit-{exit_px}", build, (np.zeros((1, W_SIZE), np.float32),), weights)

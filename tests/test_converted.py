@@ -1,0 +1,88 @@
+"""Converted graphs on disk: used again when nothing changed, made anew when anything did."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vidanon.models.registry import ModelStore
+from vidanon.networks.converted import Recipe, converted_network
+from vidanon.stages.synthesize import Synthesizer
+
+X = np.arange(4, dtype=np.float32)[None]
+
+
+class Linear(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def recipe(weights: Path) -> Recipe:
+    return Recipe("line", lambda: Linear(float(weights.read_text())), (X,), (weights,))
+
+
+def forbidden() -> nn.Module:
+    raise AssertionError("the graph is on disk and needs no module")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_text("3")
+    return path
+
+
+def test_graph_is_kept_and_used_again(tmp_path: Path, weights: Path) -> None:
+    first = recipe(weights)
+    folder = tmp_path / "models" / "converted"
+    np.testing.assert_array_equal(converted_network(first, folder)(X)[0], 3 * X)
+    again = converted_network(dataclasses.replace(first, build=forbidden), folder)
+    np.testing.assert_array_equal(again(X)[0], 3 * X)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_other_weights_give_another_graph_and_the_old_one_goes(tmp_path: Path, weights: Path) -> None:
+    folder = tmp_path / "converted"
+    converted_network(recipe(weights), folder)
+    weights.write_text("5")
+    np.testing.assert_array_equal(converted_network(recipe(weights), folder)(X)[0], 5 * X)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_damaged_graph_is_made_again(tmp_path: Path, weights: Path) -> None:
+    folder = tmp_path / "converted"
+    converted_network(recipe(weights), folder)
+    (graph,) = folder.glob("*/graph.xml")
+    graph.write_text(graph.read_text()[:100])
+    np.testing.assert_array_equal(converted_network(recipe(weights), folder)(X)[0], 3 * X)
+    converted_network(dataclasses.replace(recipe(weights), build=forbidden), folder)
+
+
+def test_folder_that_cannot_be_written_to_is_no_obstacle(weights: Path) -> None:
+    folder = weights / "converted"  # below a file
+    np.testing.assert_array_equal(converted_network(recipe(weights), folder)(X)[0], 3 * X)
+
+
+def test_second_run_does_without_torch() -> None:
+    Synthesizer(ModelStore(), "cpu", 1).prepare(128)
+    code = (
+        "import sys\n"
+        "from vidanon.models.registry import ModelStore\n"
+        "from vidanon.networks.runtime import resolve_device\n"
+        "from vidanon.stages.synthesize import Synthesizer\n"
+        "Synthesizer(ModelStore(), 'cpu', 1).prepare(128)\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -20,7 +20,7 @@ from vidanon.errors import InputError
 from vidanon.geometry import apply
 from vidanon.mixing import Head, Mixer, read_picture
 from vidanon.stages.decode import Decoder
-from vidanon.stages.encode import Encoder, discard, publish, temporary_path
+from vidanon.stages.encode import discard, open_encoder, publish, temporary_path
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.smooth import smooth_landmarks
 from vidanon.stages.synthesize import crop_face, smooth_latents
@@ -197,7 +197,7 @@ class _Job:
         embeddings: list[Float] = []
         with Decoder(self._source) as video, ThreadPoolExecutor(self._workers) as pool:
             info = replace(video.info, width=size, height=size, rotation_deg=0, bit_depth=8)
-            with Encoder(self._source, info, target, self._settings.encode) as encoder:
+            with open_encoder(self._source, info, target, self._settings.encode) as encoder:
                 jobs = (smooth_latents(latents, index) for index in range(len(latents)))
                 for picture, embedding in ordered_map(pool, self._generate, jobs, self._workers + 1):
                     index = len(embeddings)

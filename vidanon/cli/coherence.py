@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Video, or folder for a folder."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Video, or a folder where SOURCE is one.",
 )
 @click.option(
     "--identity", default="self", show_default=True, metavar="PICTURE|self", help="Whose face is shown."

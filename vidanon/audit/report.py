@@ -29,7 +29,7 @@ DRAWN_TRACKS = 40
 """Plots of further tracks are left out; the JSON holds their numbers."""
 LIMITS = (
     "These are measurements, not a promise of anonymity. At the thresholds used, a recogniser takes one in "
-    "1,000 pairs of different people for one person. Better recognisers, and people who know a person, exist.",
+    "1,000 pairs of different people for one person. Better recognisers exist, and people who know someone.",
     "Voice, gait, build, clothes, tattoos, the place, other people and what is said are as they were.",
     "A face that no detector finds in the source is not looked for in the output: watch the result.",
     "Faces narrower than 20 pixels are not judged. The recognisers saw the frames marked in the plots only.",

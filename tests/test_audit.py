@@ -1,0 +1,312 @@
+"""What the audit does with what it finds: another face, the mask, a report, a refusal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidanon.audit import loop
+from vidanon.audit.judge import sampled_frames
+from vidanon.audit.plots import Curve, curve_svg
+from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
+from vidanon.audit.remedy import obscured, remedy
+from vidanon.audit.report import report_record, write_report
+from vidanon.audit.stability import flicker
+from vidanon.calibrate import calibrate, operating_points
+from vidanon.errors import InputError, OutputError
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.models.registry import ModelStore
+from vidanon.models.thresholds import calibration
+from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.settings import Settings, load_settings
+from vidanon.types import Float, IdentityCode, Plan, Track, VideoInfo
+
+FRAMES = 40
+SCHEMA = json.loads(
+    (Path(__file__).parents[1] / "vidanon" / "audit" / "report.schema.json").read_text("utf-8")
+)
+
+
+def code(name: str) -> IdentityCode:
+    return IdentityCode(name, np.eye(1, 128, dtype=np.float32)[0])
+
+
+def make_track(number: int = 0, start: int = 0, count: int = FRAMES, left: float = 10) -> Track:
+    return Track(
+        id=number,
+        person=number,
+        start=start,
+        boxes=np.tile(np.array([left, 10, left + 40, 60], np.float32), (count, 1)),
+        scores=np.ones(count, np.float32),
+        origin=np.zeros(count, np.uint8),
+        landmarks=np.ones((count, 478, 2), np.float32),
+        blendshapes=np.zeros((count, 52), np.float32),
+        crop_from_frame=np.ones((count, 2, 3), np.float32),
+    )
+
+
+def make_plan(*tracks: Track, spares: int = 2) -> Plan:
+    people = sorted({track.person for track in tracks})
+    return Plan(
+        info=VideoInfo(Path("x.mp4"), 200, 100, Fraction(1, 25), Fraction(25), FRAMES, 0, "h264", 8, 0),
+        frames=FRAMES,
+        cuts=(),
+        tracks=tracks,
+        identities={person: code(f"first {person}") for person in people},
+        spares={person: tuple(code(f"spare {n} {person}") for n in range(spares)) for person in people},
+    )
+
+
+def make_audit(
+    failing: dict[int, list[int]] | None = None,
+    leaks: dict[int, list[Float]] | None = None,
+    judged: range = range(0, FRAMES, 2),
+) -> Audit:
+    """An audit of one or more tracks; ``failing`` lists the frames in which each is recognised."""
+    failing, leaks = failing or {0: []}, leaks or {}
+    tracks = []
+    for number, frames in failing.items():
+        samples = tuple(
+            Sample(f, f / 25, 0.6 if f in frames else 0.1, 0.8, True, ("SFace",) if f in frames else ())
+            for f in judged
+        )
+        tracks.append(
+            TrackAudit(number, number, 0.0, 1.56, FRAMES, 3, samples, {"blink": 0.9, "smile": None})
+        )
+    seen = [frames for frames in failing.values() if frames]
+    return Audit(
+        source=Path("holiday <b>.mp4"),
+        output=Path("out.mp4"),
+        checks=(
+            Check("frames", True, "40 of 40 frames"),
+            Check("times", True, "every frame at its time"),
+            Check("audio", True, "the same packets"),
+            Check("coverage", not leaks, "an original face is left" if leaks else "none left"),
+            Check(
+                "identity (SFace)", not seen, "still recognisable: track 0 at 0:00.4" if seen else "nobody"
+            ),
+        ),
+        tracks=tuple(tracks),
+        leaks=leaks,
+        times_s=[frame / 25 for frame in range(FRAMES)],
+        totals={"blink": 0.9, "smile": None},
+        container={"frames": ("40", "40")},
+        recognisers=("SFace", "dlib"),
+        spans=(Span(0, 0.0, 1.0, "replaced"), Span(0, 1.0, 1.56, "obscured")),
+    )
+
+
+def hidden_frames(track: Track) -> set[int]:
+    return {track.start + int(i) for i in np.flatnonzero(np.isnan(track.crop_from_frame).all(axis=(1, 2)))}
+
+
+def test_a_recognised_person_gets_the_next_face_and_nobody_else_does() -> None:
+    plan = make_plan(make_track(0), make_track(1, left=100))
+    better = remedy(plan, make_audit({0: [10], 1: []}), obscure_only=False)
+    assert better is not None
+    assert better.identities[0].name == "spare 0 0" and better.identities[1].name == "first 1"
+    assert [spare.name for spare in better.spares[0]] == ["spare 1 0"]
+    assert not hidden_frames(better.tracks[0])
+
+
+def test_without_a_further_face_the_failing_moments_are_obscured_up_to_the_passing_ones() -> None:
+    plan = make_plan(make_track(), spares=0)
+    better = remedy(plan, make_audit({0: [10, 12]}), obscure_only=False)
+    assert better is not None
+    assert hidden_frames(better.tracks[0]) == set(range(9, 14))
+    worse = remedy(better, make_audit({0: [10]}), obscure_only=False)
+    assert worse is not None, "what was obscured and is still recognised is obscured as a whole"
+    assert hidden_frames(worse.tracks[0]) == set(range(FRAMES))
+    assert remedy(worse, make_audit({0: [10]}), obscure_only=False) is None
+
+
+def test_a_track_that_mostly_fails_is_obscured_as_a_whole() -> None:
+    better = remedy(make_plan(make_track()), make_audit({0: list(range(0, 20, 2))}), obscure_only=True)
+    assert better is not None and hidden_frames(better.tracks[0]) == set(range(FRAMES))
+
+
+def test_a_face_that_no_track_covers_is_obscured_with_a_margin() -> None:
+    box = np.array([120, 20, 160, 70], np.float32)
+    leaks = {frame: [box + frame] for frame in (20, 21, 23)}
+    better = remedy(make_plan(make_track()), make_audit(leaks=leaks), obscure_only=False)
+    assert better is not None
+    old, new = better.tracks
+    assert not hidden_frames(old)
+    assert (new.id, new.person, new.start, new.end) == (1, UNCOVERED, 15, 29)
+    assert hidden_frames(new) == set(range(15, 29))
+    np.testing.assert_allclose(new.boxes[22 - 15], box + 22)
+
+
+def test_a_track_whose_face_is_left_is_obscured_and_nobody_can_do_more() -> None:
+    leaks = {5: [np.array([10, 10, 50, 60], np.float32)]}
+    better = remedy(make_plan(make_track()), make_audit(leaks=leaks), obscure_only=False)
+    assert better is not None and hidden_frames(better.tracks[0]) == set(range(FRAMES))
+    assert remedy(better, make_audit(leaks=leaks), obscure_only=False) is None
+
+
+@given(
+    start=st.integers(0, 50), count=st.integers(1, 60), first=st.integers(0, 120), length=st.integers(0, 60)
+)
+def test_obscuring_touches_the_frames_asked_for_only(start: int, count: int, first: int, length: int) -> None:
+    track = make_track(start=start, count=count)
+    frames = range(first, first + length)
+    assert hidden_frames(obscured(track, frames)) == set(frames) & set(range(track.start, track.end))
+    assert not hidden_frames(track)
+
+
+@given(start=st.integers(0, 100), count=st.integers(1, 300), samples=st.integers(2, 40))
+def test_samples_are_bounded_and_hold_both_ends(start: int, count: int, samples: int) -> None:
+    track = make_track(start=start, count=count)
+    frames = sampled_frames(track, samples)
+    assert len(frames) <= 2 * samples
+    assert {track.start, track.end - 1} <= frames
+
+
+class _Studio:
+    """Stands in for renderer and audit: the result passes once the faces in ``safe`` are used."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, safe: str) -> None:
+        self.drawn: list[Plan] = []
+        self._safe = safe
+        monkeypatch.setattr("vidanon.renderer.render", self.render)
+        monkeypatch.setattr(loop, "audit", self.audit)
+
+    def render(self, source: Path, plan: Plan, *_: Any) -> Any:
+        self.drawn.append(plan)
+        return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, notes=())
+
+    def audit(self, *_: Any) -> Audit:
+        plan = self.drawn[-1]
+        fine = plan.identities[0].name == self._safe or hidden_frames(plan.tracks[0])
+        return make_audit() if fine else make_audit({0: [10]})
+
+
+@pytest.mark.parametrize(
+    ("safe", "rounds", "drawn", "passed"),
+    [
+        ("first 0", 3, 1, True),
+        ("spare 1 0", 3, 3, True),
+        ("nobody", 3, 4, True),
+        ("nobody", 1, 2, True),
+        ("nobody", 0, 1, False),
+    ],
+)
+def test_the_loop_ends(
+    monkeypatch: pytest.MonkeyPatch, safe: str, rounds: int, drawn: int, passed: bool
+) -> None:
+    studio = _Studio(monkeypatch, safe)
+    settings = load_settings(None, [f"audit.rounds={rounds}"])
+    plan = make_plan(make_track())
+    result = loop.render_until_safe(Path("a"), plan, Path("b"), settings, ModelStore())
+    assert result.audit is not None and result.audit.passed is passed
+    assert len(studio.drawn) == result.rounds == drawn
+    assert result.seconds["generate"] == drawn
+    assert bool(hidden_frames(result.plan.tracks[0])) is (safe == "nobody" and passed)
+
+
+def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    _Studio(monkeypatch, "nobody")
+    settings = load_settings(None, ["audit.enabled=false"])
+    plan = make_plan(make_track())
+    result = loop.render_until_safe(Path("a"), plan, Path("b"), settings, ModelStore())
+    assert result.audit is None and result.rounds == 1
+
+
+@pytest.mark.parametrize("failing", [{0: []}, {0: [4, 6], UNCOVERED: [8]}])
+def test_json_follows_its_schema(failing: dict[int, list[int]]) -> None:
+    audit = make_audit(failing, {3: [np.zeros(4, np.float32)]} if failing[0] else {})
+    record = report_record(audit, Settings(), {"people": 1}, {0: 0.25})
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(record, SCHEMA, jsonschema.Draft202012Validator)
+    json.dumps(record, allow_nan=False)
+
+
+def test_report_needs_no_network_and_keeps_the_key_file_to_itself(tmp_path: Path) -> None:
+    settings = load_settings(None, ["identity.key_file=/home/me/secret.key"])
+    page = tmp_path / "r.html"
+    beside = write_report(page, replace(make_audit(), thumbnails={0: b"\xff\xd8jpeg"}), settings)
+    text = page.read_text("utf-8") + beside.read_text("utf-8")
+    for word in ("http:", "https:", "<script", '<link rel="stylesheet', "@import", "url(", "secret.key"):
+        assert word not in text, word
+    assert "holiday &lt;b&gt;.mp4" in text
+    assert text.count("<img ") == 1
+
+
+def test_report_says_what_failed_and_where(tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    write_report(page, make_audit({0: [10]}))
+    text = page.read_text("utf-8")
+    assert "NOT SAFE" in text and "still recognisable: track 0 at 0:00.4" in text
+    assert text.count('class="bad"') == 1
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_report(tmp_path / "nowhere" / "r.html", make_audit())
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 9), st.floats(-1, 2), st.booleans()), max_size=20),
+    st.floats(0, 5),
+    st.floats(0, 9),
+)
+def test_a_plot_stays_inside_its_frame(
+    points: list[tuple[float, float, bool]], start_s: float, length_s: float
+) -> None:
+    points = [(min(max(t, start_s), start_s + length_s), value, bad) for t, value, bad in points]
+    svg = curve_svg(Curve("a & b", points, 0.37, 0, 1, "below"), start_s, start_s + length_s)
+    assert "a &amp; b" in svg and "nan" not in svg
+    assert svg.count("<circle") == len(points)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (62.44, "1:02.4"), (59.96, "1:00.0")])
+def test_times_are_written_as_a_player_shows_them(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_flicker_is_what_motion_does_not_explain() -> None:
+    rows, columns = np.mgrid[0:120, 0:120]
+    still = (127 + 60 * np.sin(rows / 7) * np.cos(columns / 9)).astype(np.uint8)
+    image = np.stack([still] * 3, axis=2)
+    box = np.array([20, 20, 100, 100], np.float32)
+    moved = np.roll(image, 2, axis=1)
+    brighter = (image + 20).astype(np.uint8)
+    assert flicker(image, image, box) < 0.5
+    assert flicker(image, moved, box) < 2.5
+    assert flicker(image, brighter, box) > 10
+
+
+def test_thresholds_are_those_of_the_calibration_that_ships() -> None:
+    record = calibration()
+    points = record["recognisers"]
+    assert points["sface"]["far_1e-3"]["threshold"] == SFACE_SAME_PERSON
+    assert points["dlib"]["far_1e-3"]["threshold"] == DLIB_SAME_PERSON
+    assert record["different_pairs"] > 100_000 and record["same_pairs"] > 1000
+    assert points["sface"]["far_1e-4"]["threshold"] > SFACE_SAME_PERSON
+    assert points["dlib"]["far_1e-4"]["threshold"] < DLIB_SAME_PERSON
+
+
+@given(seed=st.integers(0, 99), nearer=st.booleans())
+def test_no_more_strangers_than_stated_lie_beyond_a_threshold(seed: int, nearer: bool) -> None:
+    random = np.random.default_rng(seed)
+    same = np.arange(12_000) < 500
+    scores = np.where(same, random.normal(2, 1, 12_000), random.normal(-2, 1, 12_000)).round(6)
+    points = operating_points(-scores if nearer else scores, same, nearer)
+    for name, rate in (("far_1e-3", 1e-3), ("far_1e-4", 1e-4)):
+        threshold = points[name]["threshold"] * (-1 if nearer else 1)
+        assert (scores[~same] > threshold + 1e-4).mean() <= rate
+        assert points[name]["tpr"] == pytest.approx((scores[same] > threshold).mean(), abs=0.01)
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        calibrate(tmp_path / "nowhere", ModelStore())
+    with pytest.raises(InputError, match="too few"):
+        calibrate(tmp_path, ModelStore())

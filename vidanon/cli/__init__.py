@@ -13,6 +13,7 @@ import click
 from vidanon import __version__
 from vidanon.cli import (
     anonymize,
+    audit,
     batch,
     calibrate,
     coherence,
@@ -112,6 +113,7 @@ for _command in (
     models.models,
     presets.presets,
     doctor.doctor,
+    audit.audit,
     evaluate.evaluate,
     coherence.coherence,
     calibrate.calibrate,

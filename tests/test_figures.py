@@ -1,6 +1,7 @@
 """What the figures of the learned map say of made-up people whose truth is known."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from vidanon.cli import main
 from vidanon.errors import InputError, ModelsError
+from vidanon.evaluate_mapper import images_in
 from vidanon.figures import (
     Seen,
     cross_figures,
@@ -22,6 +24,7 @@ from vidanon.figures import (
 from vidanon.measures import ms_ssim, psnr_db
 from vidanon.mixing import load_mapper
 from vidanon.models.registry import ModelStore
+from vidanon.sheets import write_picture
 
 RANDOM = np.random.default_rng(3)
 
@@ -164,10 +167,16 @@ def test_the_command_measures_the_shipped_map(tmp_path: Path, monkeypatch: pytes
     assert "SFace to the identity source" in result.output
 
 
-def test_a_folder_without_faces_is_named(tmp_path: Path) -> None:
-    from vidanon.stages.stills import pictures_of
+def test_frames_and_pictures_are_taken_evenly(tmp_path: Path, plain_clip: Path) -> None:
+    with pytest.raises(InputError, match="neither pictures nor videos"):
+        list(images_in(tmp_path, 4))
+    with pytest.raises(InputError, match="no such folder"):
+        list(images_in(tmp_path / "nowhere", 4))
+    shutil.copy(plain_clip, tmp_path / "b.mp4")
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    assert [name for name, _ in images_in(tmp_path, 6)] == ["a.png", "b.mp4", "b.mp4", "b.mp4"]
 
-    with pytest.raises(InputError, match="no pictures in this folder"):
-        pictures_of(tmp_path)
+
+def test_the_command_wants_one_thing_to_measure() -> None:
     result = CliRunner().invoke(main, ["evaluate"])
     assert result.exit_code == 2 and "--clips DIR or --mapper" in result.output

@@ -35,7 +35,7 @@ __all__ = ["ClipOptions", "evaluate_clips", "evaluate_pair"]
 
 log = logging.getLogger("vidanon")
 
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".gif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def find_clips(folder: Path, clips: Sequence[str] | None) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the clips")
-    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     found = {name: [path for path in videos if fnmatchcase(path.name, f"{name}*")] for name in clips or [""]}
     for name, paths in found.items():
         if not paths:

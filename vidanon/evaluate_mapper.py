@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from vidanon.bars import MAPPER_BARS, judge
 from vidanon.errors import InputError, UnsafeError
+from vidanon.evaluate import VIDEO_SUFFIXES
 from vidanon.figures import (
     Seen,
     cross_figures,
@@ -34,12 +35,13 @@ from vidanon.identity.bank import Bank, load_bank, look
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.measures import HeadPose, angle_deg
-from vidanon.mixing import HeadFinder, load_mapper, read_picture
+from vidanon.mixing import HeadFinder, load_mapper
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
 from vidanon.recognisers import DlibResNet
+from vidanon.stages.decode import Decoder
 from vidanon.stages.landmark import Landmarker
-from vidanon.stages.stills import pictures_of
+from vidanon.stages.stills import STILL_SUFFIXES
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.workers import ordered_map
 from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource
@@ -53,7 +55,7 @@ HELD_OUT_SEED = 90001
 TRUNCATION = (0.5, 1.0)
 REFERENCE_DRAWS = 8192
 PEOPLE = 50
-ATTRIBUTE_SOURCES = 4
+ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
 _KEY = b"figures by apparent group"
@@ -151,11 +153,30 @@ class Bench:
         return round(1000 * float(np.median(spent)), 2)
 
 
-def real_subjects(paths: Iterable[Path], bench: Bench, models: ModelStore) -> Iterator[Subject]:
-    """Yield the largest face of every picture; pictures without a face are passed over."""
+def images_in(folder: Path, most: int) -> Iterator[tuple[str, UInt8]]:
+    """Yield name and image of pictures, and of frames of videos, in a folder: evenly, ``most`` or fewer.
+
+    Raises:
+        InputError: the folder is missing, holds neither, or a file cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a folder with pictures of faces, or clips")
+    known = (*STILL_SUFFIXES, *VIDEO_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in known)
+    if not files:
+        raise InputError(f"{folder}: neither pictures nor videos in it; give a folder with faces")
+    for index in np.linspace(0, len(files) - 1, min(most, len(files))).astype(int):
+        path = files[index]
+        with Decoder(path) as frames:
+            count = frames.info.frame_count
+            wanted = np.linspace(0, max(count - 1, 0), max(most // len(files), 1)).astype(int)
+            yield from ((path.name, frame.image) for frame in frames if frame.index in wanted)
+
+
+def real_subjects(images: Iterable[tuple[str, UInt8]], bench: Bench, models: ModelStore) -> Iterator[Subject]:
+    """Yield the largest face of every image, where there is one."""
     finder = HeadFinder(models)
-    for path in paths:
-        image = read_picture(path)
+    for name, image in images:
         faces = finder.faces(image)
         if not faces or faces[0].landmarks is None:
             continue
@@ -163,7 +184,7 @@ def real_subjects(paths: Iterable[Path], bench: Bench, models: ModelStore) -> It
         aligned = (crop_face(image, crop_from_picture, PICTURE_PX).transpose(1, 2, 0) + 1) * 127.5
         seen = bench.see(np.asarray(np.clip(aligned.round(), 0, 255), np.uint8))
         if seen is not None:
-            yield Subject(path.name, seen, crop_face(image, crop_from_picture))
+            yield Subject(name, seen, crop_face(image, crop_from_picture))
 
 
 def both_figures(
@@ -266,7 +287,8 @@ def evaluate_mapper(
     Args:
         models: where the models are.
         weights: safetensors file; None: the weights of the package.
-        faces: a folder with pictures of real people; names as in UTKFace give figures by apparent group.
+        faces: a folder with pictures or clips of real people; names of pictures as in UTKFace
+            (``age_sex_race_...``) give figures by apparent group.
         samples: number of generated faces, and at most so many real ones, evenly taken.
         seed: of the generated faces; not one that training used.
         workers: threads.
@@ -310,14 +332,10 @@ def evaluate_mapper(
 
 
 def _real_figures(faces: Path, bench: Bench, models: ModelStore, most: int) -> dict[str, Any]:
-    if not faces.is_dir():
-        raise InputError(f"{faces}: no such folder; give a folder with pictures of faces")
-    paths = pictures_of(faces)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
-    found = real_subjects(tqdm(chosen, desc="faces", unit="picture", disable=None), bench, models)
-    subjects = list(found)
+    images = tqdm(images_in(faces, most), desc="faces", unit="picture", disable=None)
+    subjects = list(real_subjects(images, bench, models))
     if len(subjects) < 2:
-        raise InputError(f"{faces}: {len(subjects)} of {len(chosen)} pictures show a face; two are needed")
+        raise InputError(f"{faces}: {len(subjects)} faces found in it; two or more are needed")
     # Half the folder apart, so that neighbours in name (one person, one video) are not paired.
     real, _ = both_figures(subjects, bench, len(subjects) // 2, "real")
     groups = by_group(subjects, bench)

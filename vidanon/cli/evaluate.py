@@ -29,7 +29,9 @@ _FILE = click.Path(path_type=Path)
     "--mapper", is_flag=False, flag_value="", metavar="[WEIGHTS]",
     help="Measure the learned map instead: these weights, or those of the package.",
 )  # fmt: skip
-@click.option("--faces", type=_FILE, help="With --mapper: folder with pictures of real faces as well.")
+@click.option(
+    "--faces", type=_FILE, help="With --mapper: folder with real faces (pictures or clips) as well."
+)
 @click.option(
     "--samples", type=click.IntRange(4), default=256, show_default=True, help="With --mapper: faces to draw."
 )

@@ -8,9 +8,9 @@ from html import escape
 
 from vidanon.audit.record import UNCOVERED, Span, clock
 
-WIDTH, HEIGHT = 640, 150
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 14, 24
-ROW_PX = 18
+WIDTH, HEIGHT = 640, 200
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 34
+ROW_PX = 26
 STATES = ("replaced", "obscured", "leak")
 
 
@@ -58,13 +58,14 @@ def curve_svg(curve: Curve, start_s: float, end_s: float) -> str:
     mark = f"{curve.threshold:.2f}"
     label = f"{escape(curve.title)}; a stranger is {curve.safe_side} {curve.threshold:.3f}"
     return (
+        f"<figure><figcaption>{label}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f'<text class="title" x="{LEFT}" y="10">{label}</text>'
         f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}"'
         f' height="{HEIGHT - TOP - BOTTOM}"/>'
         f'<line class="threshold" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>'
         f'<text class="axis" x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{mark}</text>'
-        f'{ticks}<polyline class="line" points="{line}"/>{dots}{_time_axis(start_s, end_s, HEIGHT)}</svg>'
+        f'{ticks}<polyline class="line" points="{line}"/>{dots}'
+        f"{_time_axis(start_s, end_s, HEIGHT)}</svg></figure>"
     )
 
 
@@ -91,7 +92,7 @@ def timeline_svg(spans: Sequence[Span], end_s: float) -> str:
             f"<title>{span.state} {clock(span.start_s)} to {clock(span.end_s)}</title></rect>"
         )
     labels = "".join(
-        f'<text class="axis" x="{LEFT - 6}" y="{TOP + ROW_PX * row + 11}" text-anchor="end">'
+        f'<text class="axis" x="{LEFT - 6}" y="{TOP + ROW_PX * row + 16}" text-anchor="end">'
         f"{'none' if track == UNCOVERED else track}</text>"
         for row, track in enumerate(rows)
     )

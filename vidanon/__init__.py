@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidanon.api import Summary, anonymize
+    from vidanon.api import Summary, anonymize, audit_files
     from vidanon.jobs.batch import BatchOptions, BatchOutcome, batch
     from vidanon.plan import analyse, load_plan, save_plan
     from vidanon.renderer import render
@@ -23,6 +23,7 @@ __all__ = [
     "Summary",
     "analyse",
     "anonymize",
+    "audit_files",
     "batch",
     "load_plan",
     "load_settings",
@@ -38,6 +39,7 @@ _HOME = {
     "Summary": "vidanon.api",
     "analyse": "vidanon.plan",
     "anonymize": "vidanon.api",
+    "audit_files": "vidanon.api",
     "batch": "vidanon.jobs.batch",
     "load_plan": "vidanon.plan",
     "load_settings": "vidanon.settings",

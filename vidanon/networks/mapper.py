@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidanon.errors import ModelsError
-from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder
+from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder, ResidualEncoder
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT
 
 W_SIZE = 512
@@ -101,7 +101,7 @@ class AttributeMapper(nn.Module):
 
     def __init__(self, follows_landmarks: bool = False) -> None:
         super().__init__()
-        self.attributes = AttributeEncoder()
+        self.attributes: nn.Module = ResidualEncoder() if follows_landmarks else AttributeEncoder()
         self.geometry = Geometry() if follows_landmarks else None
         self.mapper = Mapper(geometry=POSE_SIZE + GAZE_SIZE if follows_landmarks else 0)
         self.register_buffer("blendshape_mean", torch.zeros(BLENDSHAPE_COUNT))

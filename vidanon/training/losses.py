@@ -23,6 +23,14 @@ EXPRESSION_WEIGHTS = {
 """Weight to numbers of blendshapes in MediaPipe's order; all others count once."""
 
 
+def expression_weights() -> Tensor:
+    """Return what each blendshape counts, (52,), with a sum of 1."""
+    weights = torch.ones(BLENDSHAPE_COUNT)
+    for weight, numbers in EXPRESSION_WEIGHTS.items():
+        weights[list(numbers)] = weight
+    return weights / weights.sum()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one step compares with; rows belong together.
@@ -61,10 +69,7 @@ class LossTerms(nn.Module):
 
     def __init__(self, space: TraitSpace) -> None:
         super().__init__()
-        weights = torch.ones(BLENDSHAPE_COUNT)
-        for weight, numbers in EXPRESSION_WEIGHTS.items():
-            weights[list(numbers)] = weight
-        self.register_buffer("weights", weights / weights.sum())
+        self.register_buffer("weights", expression_weights())
         kept = torch.tensor(sorted(set(range(LANDMARK_COUNT)) - set(FACE_OVAL)))
         self.register_buffer("kept", kept)
         self.space = space

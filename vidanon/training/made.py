@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vidanon.training.losses import expression_weights
 from vidanon.training.surrogate import Surrogate
 from vidanon.training.traits import TraitSpace
 from vidanon.types import BLENDSHAPE_COUNT, Float
@@ -20,7 +21,7 @@ DESCENT_STEPS = 60
 DESCENT_RATE = 0.06
 IDENTITY_WEIGHT = 1.5
 PRIOR_WEIGHT = 2.0
-EXPRESSION_WEIGHT = 0.04
+EXPRESSION_WEIGHT = 0.5
 POSE_WEIGHT = 0.15
 POSE_SPREAD = (0.5, 1.6, 1.6)
 """Standard deviations of the standardised rotations that are asked for (tilt is small after alignment)."""
@@ -96,7 +97,7 @@ def _distance(w: Tensor, surrogate: Surrogate, embedding: Tensor, expression: Te
     white = (w - surrogate.w_mean) / surrogate.w_std
     terms = (
         IDENTITY_WEIGHT * (1 - (seen.embedding * embedding).sum(1))
-        + EXPRESSION_WEIGHT * (seen.expression - expression).pow(2).mean(1) * BLENDSHAPE_COUNT / 10
+        + EXPRESSION_WEIGHT * ((seen.expression - expression).pow(2) @ expression_weights())
         + POSE_WEIGHT * (seen.pose - pose).pow(2).mean(1)
         + PRIOR_WEIGHT * functional.relu(white.pow(2).mean(1) - 0.9)
     )

@@ -60,7 +60,8 @@ class Trainer:
         self.spread = Spread(spread.mean.to(device), spread.std.to(device))
         self.model = AttributeMapper(follows_landmarks=True)
         self._take_units(space, spread)
-        self.model.to(device)
+        # Convolutions on a CPU run faster with channels last and in bfloat16.
+        self.model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True)
         self.discriminator = Discriminator().to(device)
         self.terms = LossTerms(space).to(device)
@@ -108,8 +109,10 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = stage.rate * share
         batch = inputs.batch.to(self.device)
-        codes = self.model.attributes(inputs.crop.to(self.device))
-        w = self.model.mapper(batch.identity, codes, inputs.expression.to(self.device))
+        crops = inputs.crop.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device, torch.bfloat16):
+            codes = self.model.attributes(crops)
+        w = self.model.mapper(batch.identity, codes.float(), inputs.expression.to(self.device))
         white = self.spread.whiten(w)
         seen, picture = reader(w)
         terms = self.terms(seen, white, batch, stage.losses, picture)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.stages.detect import keep_best
 from vidanon.stages.smooth import fill_short, runs, smooth, smooth_landmarks
 from vidanon.stages.track import CutFinder, Sighting, Tracker, densify, drop_duplicates, link
 from vidanon.types import Face, Origin
@@ -129,8 +128,3 @@ def test_only_short_inner_gaps_are_filled():
     fill_short(values, np.ones(9, bool))
     assert values[2, 0] == 2
     assert [(r.start, r.stop) for r in runs(np.isnan(values[:, 0]))] == [(0, 1), (4, 8)]
-
-
-def test_suppression_keeps_the_best_of_overlapping_boxes():
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]], np.float32)
-    assert keep_best(boxes, np.array([0.5, 0.9, 0.4], np.float32)).tolist() == [1, 2]

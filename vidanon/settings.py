@@ -50,7 +50,8 @@ class _Section:
 class DetectSettings(_Section):
     """Where faces are looked for."""
 
-    min_score: float = _option(0.30, "lowest detector score that counts as a face", 0.05, 0.95)
+    min_score: float = _option(0.30, "score from which CenterFace alone makes a face", 0.05, 0.95)
+    min_yunet_score: float = _option(0.70, "score from which YuNet alone makes a face", 0.05, 0.95)
     min_face_px: int = _option(12, "smallest face, pixels of box width", 4, 256)
     long_side_px: int = _option(640, "longer side of the detector's input, pixels", 160, 3840)
     second_look: bool = _option(True, "look again at higher resolution in large frames")
@@ -102,7 +103,7 @@ class AuditSettings(_Section):
 
     enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
     rounds: int = _option(3, "how often a result that is not safe is made again", 0, 10)
-    samples: int = _option(24, "pairs of frames per track that the recognisers look at", 2, 1000)
+    samples: int = _option(16, "pairs of frames per track that the recognisers look at", 2, 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ class Face:
         landmarks: float32 (478, 2) pixels, or None where the landmarker found nothing.
         blendshapes: float32 (52,), 0..1, MediaPipe's order; None exactly where landmarks is None.
         embedding: float32 (128,) unit length, or None where it was not computed. Never leaves memory.
+        tilt: how far the face is turned in the picture, radians, clockwise, as the detector sees it.
     """
 
     box: Float
@@ -96,6 +97,7 @@ class Face:
     landmarks: Float | None = None
     blendshapes: Float | None = None
     embedding: Float | None = None
+    tilt: float = 0.0
 
 
 class Origin(IntEnum):

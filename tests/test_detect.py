@@ -1,0 +1,80 @@
+"""Detection: two families that agree or one that is sure, turned pictures, small pictures."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidanon.stages.detect import Candidates, agree, fit, keep_best, tilt_of, turn_back
+
+SURE = (0.3, 0.7)
+
+
+def look(*found):
+    """Candidates from (x, score) pairs; boxes of 40 px."""
+    boxes = np.array([[x, 50, x + 40, 90] for x, _ in found], np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score in found], np.float32)
+    return Candidates(boxes, scores, np.zeros(len(found), np.float32))
+
+
+def kept(one, other):
+    return sorted(agree(look(*one), look(*other), SURE).boxes[:, 0].tolist())
+
+
+def test_one_sure_family_is_enough_and_two_half_sure_ones_are():
+    assert kept([(0, 0.31)], []) == [0]
+    assert kept([], [(0, 0.71)]) == [0]
+    assert kept([(0, 0.2)], [(4, 0.4)]) == [0, 4]
+    assert kept([(0, 0.2)], [(100, 0.4)]) == []
+    assert kept([(0, 0.12)], [(0, 0.3)]) == []
+
+
+candidates = st.lists(st.tuples(st.integers(0, 300), st.sampled_from([0.12, 0.2, 0.31, 0.5, 0.71, 0.9])), max_size=6)
+
+
+@given(candidates, candidates)
+def test_a_box_that_either_family_is_sure_of_is_never_lost(one, other):
+    found = kept(one, other)
+    sure = [x for x, score in one if score >= SURE[0]] + [x for x, score in other if score >= SURE[1]]
+    assert all(found.count(x) >= sure.count(x) for x in sure)
+
+
+@given(
+    st.integers(20, 60),
+    st.integers(20, 60),
+    st.integers(1, 3),
+    st.integers(0, 8),
+    st.integers(0, 8),
+    st.integers(2, 8),
+    st.integers(2, 8),
+)
+def test_boxes_of_a_turned_picture_come_back_to_their_pixels(width, height, quarters, x, y, across, down):
+    image = np.zeros((height, width), np.uint8)
+    image[y : y + down, x : x + across] = 1
+    rows, columns = np.nonzero(np.rot90(image, quarters))
+    box = np.array([[columns.min(), rows.min(), columns.max(), rows.max()]], np.float32)
+    found = Candidates(box, np.ones(1, np.float32), np.zeros(1, np.float32))
+    back = turn_back(found, quarters, width, height)
+    assert back.boxes.tolist() == [[x, y, x + across - 1, y + down - 1]]
+    assert np.cos(back.tilts - quarters * np.pi / 2) == pytest.approx(1, abs=1e-5)
+
+
+@given(st.floats(-3, 3))
+def test_the_tilt_is_that_of_the_line_from_the_eyes_to_the_mouth(angle):
+    five = np.array([[-1, -1], [1, -1], [0, 0], [-0.7, 1], [0.7, 1]])
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    assert tilt_of((five @ turn)[None])[0] == pytest.approx(angle, abs=1e-4)
+
+
+@given(st.integers(1, 900), st.integers(1, 900))
+def test_pictures_fit_the_grid_and_grow_at_most_twofold(width, height):
+    picture, scale = fit(np.zeros((height, width, 3), np.uint8), 640)
+    assert picture.shape[0] % 32 == picture.shape[1] % 32 == 0
+    assert scale <= 2
+    assert picture.shape[1] >= width * scale - 1
+    assert max(picture.shape) <= 640
+
+
+def test_suppression_keeps_the_best_of_overlapping_boxes():
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]], np.float32)
+    assert keep_best(boxes, np.array([0.5, 0.9, 0.4], np.float32)).tolist() == [1, 2]

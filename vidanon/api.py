@@ -212,8 +212,11 @@ def _draw(
         safe = result.audit is None or result.audit.passed
         final = target if safe else rejected_path(target)
         publish(temporary, final)
+    except OutputError as error:
+        # The user knows nothing of the temporary name.
+        raise OutputError(str(error).replace(str(temporary), str(target))) from error
     except OSError as error:
-        if isinstance(error, (InputError, OutputError, FileNotFoundError)):
+        if isinstance(error, (InputError, FileNotFoundError)):
             raise
         raise OutputError(
             f"cannot write {target} ({error.strerror or error}); free space or use -o"

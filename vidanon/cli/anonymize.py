@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.*.")
 @audit_options
 @with_settings
 def anonymize(
@@ -27,6 +27,9 @@ def anonymize(
     quiet: bool,
 ) -> None:
     """Give everyone in INPUT a new, fictional face.
+
+    INPUT is a video, a picture or a folder of pictures; the result is of the same kind, .mp4 for kinds of
+    video that cannot be written. Metadata is removed; the summary names what was left out.
 
     Missing models are fetched first, unless --offline is given. The source is never changed, and the
     result appears under its name only when it is complete and nobody is recognised in it any more;

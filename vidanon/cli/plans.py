@@ -46,7 +46,7 @@ def plan(
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.mp4.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.*.")
 @audit_options
 @with_settings
 def render(
@@ -57,7 +57,7 @@ def render(
     settings: Settings,
     quiet: bool,
 ) -> None:
-    """Make the result from INPUT and a (possibly edited) PLAN."""
+    """Make the result from INPUT and a (possibly edited) PLAN that was made from this very file."""
     from vidanon.api import default_output, render_plan
     from vidanon.models.registry import ModelStore
     from vidanon.plan import load_plan

@@ -1,0 +1,155 @@
+"""Parts of the pipeline that fail on purpose: whatever they let through, the gate or the audit catches.
+
+A generator that returns noise is in ``tests/test_renderer.py``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import vidanon.plan
+from vidanon import api
+from vidanon.cli import main
+from vidanon.errors import ExitCode, ModelsError
+from vidanon.models.registry import ModelStore
+from vidanon.settings import load_settings
+from vidanon.stages import synthesize
+from vidanon.stages.decode import Decoder
+from vidanon.stages.detect import FaceDetector
+from vidanon.stages.landmark import Landmarker
+from vidanon.types import Float, Plan, UInt8
+
+FRAMES = 12
+QUICK = ("render.exit_px=128", "audit.samples=3", "track.extend_s=0", "track.max_gap_s=0")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        sample = ModelStore().path("sample-clip")
+    except ModelsError:
+        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
+    clip = tmp_path_factory.mktemp("faults") / "source.mp4"
+    cut = ["-ss", "12", "-i", str(sample), "-frames:v", str(FRAMES), "-an", "-crf", "14", str(clip)]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], check=True)
+    return clip
+
+
+@pytest.fixture(scope="module")
+def plan(source: Path) -> Plan:
+    return vidanon.plan.analyse(source, load_settings(None, QUICK), ModelStore())
+
+
+def blind(
+    kind: type[FaceDetector] | type[Landmarker], source: Path, frames: range
+) -> Callable[..., Callable[..., list[object]]]:
+    """Return a part that sees nothing in some frames; frames are told apart by their pixels."""
+    with Decoder(source) as video:
+        dark = {frame.image.tobytes() for frame in video if frame.index in frames}
+
+    def build(*arguments: object) -> Callable[..., list[object]]:
+        real = kind(*arguments)  # type: ignore[arg-type]
+
+        def look(image: UInt8, *boxes: list[Float]) -> list[object]:
+            if image.tobytes() in dark:
+                return [None for _ in boxes[0]] if boxes else []
+            return list(real(image, *boxes))  # type: ignore[arg-type]
+
+        return look
+
+    return build
+
+
+def test_a_detector_that_is_blind_for_ten_frames_is_noticed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gap = range(1, 11)
+    monkeypatch.setattr(vidanon.plan, "FaceDetector", blind(FaceDetector, source, gap))
+    monkeypatch.setattr(vidanon.plan, "Landmarker", blind(Landmarker, source, gap))
+    summary = api.anonymize(source, tmp_path / "out.mp4", load_settings(None, [*QUICK, "audit.rounds=1"]))
+    assert summary.audit is not None and summary.audit.passed
+    assert summary.obscured >= len(gap)
+    assert any("made 2 times" in note for note in summary.notes)
+
+
+def test_without_landmarks_everyone_is_obscured(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidanon.plan, "Landmarker", blind(Landmarker, source, range(FRAMES)))
+    summary = api.anonymize(source, tmp_path / "out.mp4", load_settings(None, QUICK))
+    assert (summary.replaced, summary.obscured) == (0, FRAMES)
+    assert summary.audit is not None and summary.audit.passed
+
+
+class _Mirror:
+    """A mapper that returns the source's own identity: the picture is the crop it was given."""
+
+    def __init__(self, *_: object) -> None:
+        self._crops: list[UInt8] = []
+        self._lock = threading.Lock()
+
+    def prepare(self, exit_px: int) -> None: ...
+
+    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
+        with self._lock:
+            self._crops.append(np.asarray((crop.transpose(1, 2, 0) + 1) * 127.5, np.uint8))
+            return np.full(512, len(self._crops) - 1, np.float32)
+
+    def picture(self, w: Float, exit_px: int) -> UInt8:
+        crop = self._crops[min(round(float(w[0])), len(self._crops) - 1)]
+        return np.asarray(cv2.resize(crop, (exit_px, exit_px)), np.uint8)
+
+
+def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(
+    source: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesize, "Synthesizer", _Mirror)
+    settings = load_settings(None, [*QUICK, "audit.rounds=1"])
+    report = tmp_path / "r.html"
+    summary = api.render_plan(source, plan, tmp_path / "out.mp4", settings, ModelStore(), None, report)
+    assert (summary.replaced, summary.obscured) == (0, FRAMES)
+    assert summary.audit is not None and summary.audit.passed
+    assert report.is_file() and report.with_suffix(".json").is_file()
+
+
+def test_without_a_further_round_it_is_refused_with_tracks_and_times(
+    source: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesize, "Synthesizer", _Mirror)
+    plan_file, report = tmp_path / "p.json", tmp_path / "r.html"
+    vidanon.plan.save_plan(replace(plan, spares={}), plan_file)
+    options = [option for value in (*QUICK, "audit.rounds=0") for option in ("--set", value)]
+    arguments = ["render", source, plan_file, "-o", tmp_path / "out.mp4", "--report", report, "--quiet"]
+    result = CliRunner().invoke(main, [*map(str, arguments), *options])
+    assert result.exit_code == ExitCode.UNSAFE, result.output
+    assert "still recognisable: track 0 at 0:00.0" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"out.rejected.mp4", "p.json", "r.html", "r.json"}
+    assert "<img" not in report.read_text("utf-8"), "a refused result may show the source's face"
+
+
+def test_the_source_passed_off_as_the_result_is_refused(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(source.read_bytes())
+    result = CliRunner().invoke(main, ["audit", str(source), str(copy), "--quiet"])
+    assert result.exit_code == ExitCode.UNSAFE
+    assert "an original face is left in 12 frames" in result.stderr
+    assert "still recognisable" in result.stderr
+
+
+def test_unused_options_are_told_apart(source: Path, tmp_path: Path) -> None:
+    arguments = ["anonymize", str(source), "--no-audit", "--report", str(tmp_path / "r.html")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == ExitCode.SETTINGS
+    assert "nobody will check the result" in result.stderr

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vidanon.errors import ModelsError, OutputError, SettingsError
 from vidanon.models.registry import ModelStore
-from vidanon.plan import analyse, load_plan, save_plan
+from vidanon.plan import analyse
+from vidanon.planfile import load_plan, save_plan
 from vidanon.settings import Settings
 from vidanon.stages.decode import Decoder
 from vidanon.stages.encode import Encoder

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vidanon.api import Summary, anonymize, audit_files
     from vidanon.jobs.batch import BatchOptions, BatchOutcome, batch
-    from vidanon.plan import analyse, load_plan, save_plan
+    from vidanon.plan import analyse
+    from vidanon.planfile import load_plan, save_plan
     from vidanon.renderer import render
     from vidanon.settings import Settings, load_settings
     from vidanon.types import Plan
@@ -41,10 +42,10 @@ _HOME = {
     "anonymize": "vidanon.api",
     "audit_files": "vidanon.api",
     "batch": "vidanon.jobs.batch",
-    "load_plan": "vidanon.plan",
+    "load_plan": "vidanon.planfile",
     "load_settings": "vidanon.settings",
     "render": "vidanon.renderer",
-    "save_plan": "vidanon.plan",
+    "save_plan": "vidanon.planfile",
 }
 
 

@@ -68,6 +68,18 @@ class TrackSettings(_Section):
 
 
 @dataclass(frozen=True, slots=True)
+class SelectSettings(_Section):
+    """Who is treated; everybody unless something is given here."""
+
+    region: str = _option(
+        "", "treat only faces that touch X0,Y0,X1,Y1[@T0-T1] (pixels, seconds); space: more"
+    )
+    obscure: str = _option("", "obscure X0,Y0,X1,Y1[@T0-T1], whatever it shows; space: more")
+    keep_person: str = _option("", "leave the person of this picture RECOGNISABLE; make sure they agreed")
+    only_person: str = _option("", "treat only the person of this picture; ALL OTHERS STAY RECOGNISABLE")
+
+
+@dataclass(frozen=True, slots=True)
 class IdentitySettings(_Section):
     """Which new faces are given."""
 
@@ -121,6 +133,7 @@ class Settings:
 
     detect: DetectSettings = field(default_factory=DetectSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     render: RenderSettings = field(default_factory=RenderSettings)
     encode: EncodeSettings = field(default_factory=EncodeSettings)

@@ -106,6 +106,7 @@ class Origin(IntEnum):
     DETECTED = 0
     BRIDGED = 1
     EXTENDED = 2
+    FORCED = 3  # the user wants this place obscured
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class Plan:
         settings: the settings that analysis ran with, as a plain nested dict.
         notes: anything a reader should know (corrupt packets skipped, ...).
         spares: further new faces per person, to be tried when the audit refuses the first.
+        left: tracks of faces that stay as they are because the user wants it.
     """
 
     info: VideoInfo
@@ -182,3 +184,4 @@ class Plan:
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     spares: dict[int, tuple[IdentityCode, ...]] = field(default_factory=dict)
+    left: tuple[Track, ...] = ()

@@ -140,14 +140,28 @@ class _Tracks:
     def judged(self, frame: int, box: Float) -> bool:
         """Say whether the recognisers look at a face."""
         track = self.at(frame, box)
+        if self._left(frame, box):
+            return False
         if track == UNCOVERED:
             return frame % SAMPLE_EVERY_FRAMES < 2
         return frame in self._wanted[track]
 
+    def _left(self, frame: int, box: Float) -> bool:
+        """Say whether a face stays as it is because the user wants it (and no treated face overlaps more)."""
+        left = max(
+            (
+                box_iou(track.boxes[frame - track.start], box)
+                for track in (self.plan.left if self.plan else ())
+                if track.start <= frame < track.end
+            ),
+            default=0.0,
+        )
+        return left > _MATCH_IOU and self.at(frame, box) == UNCOVERED
+
     def leaks(self, tally: Tally) -> dict[int, list[Float]]:
         """Return the unchanged faces that are large enough to count, by frame."""
         large = {
-            frame: [box for box in boxes if box[2] - box[0] >= self._min_px]
+            frame: [box for box in boxes if box[2] - box[0] >= self._min_px and not self._left(frame, box)]
             for frame, boxes in tally.unchanged.items()
         }
         return {frame: boxes for frame, boxes in sorted(large.items()) if boxes}

@@ -17,6 +17,11 @@ from vidanon.settings import Settings, load_settings, override
 Command = Callable[..., Any]
 
 FLAGS = {
+    "min_face": "detect.min_face_px",
+    "region": "select.region",
+    "obscure": "select.obscure",
+    "keep_person": "select.keep_person",
+    "only_person": "select.only_person",
     "key_file": "identity.key_file",
     "keep_metadata": "encode.keep_metadata",
     "device": "runtime.device",

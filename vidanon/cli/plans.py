@@ -27,7 +27,8 @@ def plan(
     """Find out who is where in INPUT and write it to a file that can be reviewed and edited."""
     from vidanon.api import ensure_models, require_writable
     from vidanon.models.registry import ModelStore
-    from vidanon.plan import analyse, save_plan
+    from vidanon.plan import analyse
+    from vidanon.planfile import save_plan
     from vidanon.stages.decode import probe
 
     target = output or source.with_suffix(".plan.json")
@@ -60,7 +61,7 @@ def render(
     """Make the result from INPUT and a (possibly edited) PLAN that was made from this very file."""
     from vidanon.api import default_output, render_plan
     from vidanon.models.registry import ModelStore
-    from vidanon.plan import load_plan
+    from vidanon.planfile import load_plan
 
     models = ModelStore(offline=settings.runtime.offline)
     target = output or default_output(source)

@@ -151,7 +151,8 @@ def tilt_of(points: Float) -> Float:
             is reliable in profiles as well.
     """
     down = points[:, 3:].mean(axis=1) - points[:, :2].mean(axis=1)
-    return np.arctan2(-down[:, 0], down[:, 1]).astype(np.float32)
+    tilts: Float = np.arctan2(-down[:, 0], down[:, 1]).astype(np.float32)
+    return tilts
 
 
 def turn_back(found: Candidates, quarters: int, width: int, height: int) -> Candidates:

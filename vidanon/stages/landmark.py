@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 CROP_PX = 256
 CROP_SCALE = 1.5  # side of the crop / long side of the face's box, as MediaPipe crops
+TIGHT_SCALE = 1.25  # of the crop in which a face is looked for once more
 MAX_TILT_DEG = 10.0  # beyond this the mesh is found again in a crop turned upright
+FIRM_TILT_DEG = 30.0  # beyond this the detector's tilt is worth starting from; below, it only wavers
 MIN_PRESENCE = 0.5
 MIN_BOX_IOU = 0.25  # a mesh that covers less of the detection sits on something else
 OUTER_EYE_CORNERS = (33, 263)
@@ -54,10 +56,16 @@ def mesh_box(landmarks: Float) -> Float:
     return np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)]).astype(np.float32)
 
 
-def square_around(box: Float, angle: float) -> Float:
+def tilt_of_mesh(landmarks: Float) -> float:
+    """Return how far a face is turned in the picture, radians, clockwise."""
+    left, right = landmarks[list(OUTER_EYE_CORNERS)]
+    return float(np.arctan2(right[1] - left[1], right[0] - left[0]))
+
+
+def square_around(box: Float, angle: float, scale: float = CROP_SCALE) -> Float:
     """Return ``frame_from_unit`` of the square crop around a box, turned by ``angle`` (radians)."""
     centre = (box[:2] + box[2:]) / 2
-    side = float((box[2:] - box[:2]).max()) * CROP_SCALE
+    side = float((box[2:] - box[:2]).max()) * scale
     x = np.array([np.cos(angle), np.sin(angle)], np.float32) * side
     y = np.array([-x[1], x[0]], np.float32)
     return np.stack([x, y, centre - (x + y) / 2], axis=1).astype(np.float32)
@@ -89,35 +97,51 @@ class Landmarker:
         names = ("face_landmarks_detector.tflite", "face_blendshapes.tflite")
         self._mesh, self._blendshapes = _load(models.path("face-landmarker"), names, workers)
 
-    def __call__(self, image: UInt8, boxes: list[Float]) -> list[tuple[Float, Float] | None]:
+    def __call__(
+        self, image: UInt8, boxes: list[Float], tilts: list[float] | None = None
+    ) -> list[tuple[Float, Float] | None]:
         """Find mesh and expression in every box.
 
         Args:
             image: uint8 RGB (h, w, 3).
             boxes: float32 (4,) each, pixels.
+            tilts: how far each face is turned in the picture, radians, clockwise; default upright.
 
         Returns:
             Per box ``(landmarks, blendshapes)``, float32 (478, 2) pixels and float32 (52,) in 0..1, or None
             where no face was found or the mesh sits elsewhere than the box.
         """
-        return [self._face(image, box) for box in boxes]
+        tilts = [0.0] * len(boxes) if tilts is None else tilts
+        return [self._face(image, box, tilt) for box, tilt in zip(boxes, tilts, strict=True)]
 
-    def _face(self, image: UInt8, box: Float) -> tuple[Float, Float] | None:
-        landmarks, presence = self._look(image, square_around(box, 0.0))
-        left, right = landmarks[list(OUTER_EYE_CORNERS)]
-        tilt = float(np.arctan2(right[1] - left[1], right[0] - left[0]))
-        if presence >= MIN_PRESENCE and abs(np.degrees(tilt)) > MAX_TILT_DEG:
+    def _face(self, image: UInt8, box: Float, tilt: float) -> tuple[Float, Float] | None:
+        start = tilt if abs(np.degrees(tilt)) > FIRM_TILT_DEG else 0.0
+        landmarks = self._mesh_in(image, square_around(box, start), box)
+        if landmarks is None:
+            # Profiles, faces at the edge and dark ones are often found in a tighter crop.
+            landmarks = self._mesh_in(image, square_around(box, start, TIGHT_SCALE), box)
+        if landmarks is None:
+            return None
+        # The network wants pixel corners, not centres; it normalises position and size itself.
+        (blendshapes,) = self._blendshapes(landmarks[None, list(BLENDSHAPE_IDS)] + np.float32(0.5))
+        return landmarks, np.clip(blendshapes, 0, 1)
+
+    def _mesh_in(self, image: UInt8, frame_from_unit: Float, box: Float) -> Float | None:
+        """Return the mesh seen in a crop, looked at again where the crop does not suit the face."""
+        landmarks, presence = self._look(image, frame_from_unit)
+        turn = tilt_of_mesh(landmarks)
+        off = abs(np.degrees(turn) - np.degrees(np.arctan2(frame_from_unit[1, 0], frame_from_unit[0, 0])))
+        on_face = box_iou(mesh_box(landmarks), box) >= MIN_BOX_IOU
+        if on_face and (presence < MIN_PRESENCE or min(off, 360 - off) > MAX_TILT_DEG):
             upright = np.array(
-                [[np.cos(tilt), np.sin(tilt), 0], [-np.sin(tilt), np.cos(tilt), 0]], np.float32
+                [[np.cos(turn), np.sin(turn), 0], [-np.sin(turn), np.cos(turn), 0]], np.float32
             )
             turned = mesh_box(apply(upright, landmarks))
             crop = compose(invert(upright), square_around(turned, 0.0))
             landmarks, presence = self._look(image, crop)
         if presence < MIN_PRESENCE or box_iou(mesh_box(landmarks), box) < MIN_BOX_IOU:
             return None
-        # The network wants pixel corners, not centres; it normalises position and size itself.
-        (blendshapes,) = self._blendshapes(landmarks[None, list(BLENDSHAPE_IDS)] + np.float32(0.5))
-        return landmarks, np.clip(blendshapes, 0, 1)
+        return landmarks
 
     def _look(self, image: UInt8, frame_from_unit: Float) -> tuple[Float, float]:
         """Return landmarks (478, 2) in frame pixels and the presence score (0..1) seen in one crop."""

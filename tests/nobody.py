@@ -11,10 +11,10 @@ from typing import Any
 class Nobody:
     """Stands for a detector, a landmarker, an embedder and a synthesizer that are never needed."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __call__(self, *_: object) -> list[Any]:
+    def __call__(self, *_: object, **__: object) -> list[Any]:
         return []
 
 

@@ -173,6 +173,7 @@ def test_full_disk(tmp_path: Path, command: str, limit: int) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     check_refused(result, ExitCode.OUTPUT, "a.", "free space")
+    assert "partial" not in result.stderr
     assert state(tmp_path) == before
 
 

@@ -12,7 +12,7 @@ from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
-    from vidanon.audit.loop import Rendered
+    from vidanon.audit.loop import Draw, Rendered
     from vidanon.audit.record import Audit
     from vidanon.models.registry import ModelStore
     from vidanon.types import Plan
@@ -115,6 +115,7 @@ def anonymize(
     models: ModelStore | None = None,
     progress: Progress | None = None,
     report: Path | str | None = None,
+    draw: Draw | None = None,
 ) -> Summary:
     """Give everyone in ``source`` a new face and write the result to ``output``.
 
@@ -125,6 +126,7 @@ def anonymize(
         models: where the networks are; default store.
         progress: called as the passes advance.
         report: an HTML file for what the audit measured; a .json with the same goes beside it.
+        draw: makes a file from a plan; default :func:`vidanon.renderer.render`.
 
     Raises:
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``output``.
@@ -146,7 +148,7 @@ def anonymize(
     analysed = time.monotonic()
     plan, links = prefer_strangers(source, plan, settings, models)
     seconds = {"analyse": analysed - started, "choose": time.monotonic() - analysed}
-    return _draw(source, plan, target, settings, models, progress, report, started, seconds, links)
+    return _draw(source, plan, target, settings, models, progress, report, started, seconds, links, draw)
 
 
 def render_plan(
@@ -157,6 +159,7 @@ def render_plan(
     models: ModelStore,
     progress: Progress | None = None,
     report: Path | None = None,
+    draw: Draw | None = None,
 ) -> Summary:
     """Render ``plan`` to a temporary file beside ``target`` and publish it when it passed the audit.
 
@@ -171,7 +174,7 @@ def render_plan(
     check_target(source, target)
     _check_report(source, target, report, settings)
     ensure_models(models)
-    return _draw(source, plan, target, settings, models, progress, report, started, {}, {})
+    return _draw(source, plan, target, settings, models, progress, report, started, {}, {}, draw)
 
 
 def _check_report(source: Path, target: Path, report: Path | None, settings: Settings) -> None:
@@ -201,6 +204,7 @@ def _draw(
     started: float,
     seconds: dict[str, float],
     links: dict[int, float],
+    draw: Draw | None = None,
 ) -> Summary:
     """Render, audit, publish and sum up; source, target and models were checked."""
     from vidanon.audit.loop import render_until_safe
@@ -208,7 +212,7 @@ def _draw(
 
     temporary = temporary_path(target)
     try:
-        result = render_until_safe(source, plan, temporary, settings, models, progress)
+        result = render_until_safe(source, plan, temporary, settings, models, progress, draw)
         safe = result.audit is None or result.audit.passed
         final = target if safe else rejected_path(target)
         publish(temporary, final)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +25,16 @@ from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, synthesize, warp
 from vidanon.stages.workers import ordered_map
-from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
+
+if TYPE_CHECKING:
+    from vidanon.stages.encode import Encoder
+    from vidanon.stages.stills import StillsEncoder
 
 Progress = Callable[[int, int], None]
+
+CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + gate.HOLD_FRAMES
+"""How a frame is drawn depends on so many frames before and after it."""
 
 
 @dataclass(slots=True)
@@ -104,6 +112,65 @@ class Renderer:
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
         return twin
+
+    def counting_anew(self) -> Renderer:
+        """Return a renderer that shares the networks and has a summary of its own."""
+        twin = copy.copy(self)
+        twin._summary = RenderSummary()
+        return twin
+
+    def write(
+        self,
+        frames: Iterable[Frame],
+        encoder: Encoder | StillsEncoder,
+        span: range | None = None,
+        progress: Progress | None = None,
+    ) -> RenderSummary:
+        """Draw consecutive frames and write them, or those of them whose index lies in ``span``.
+
+        Args:
+            frames: of a span, with ``CONTEXT_FRAMES`` more on either side as far as the video goes.
+            encoder: where they go; open.
+            span: indices of the frames to write.
+            progress: called with (frames done, frames in all) after every frame.
+
+        Returns:
+            What was drawn.
+        """
+        import cv2
+
+        cv2.setNumThreads(1)  # the worker threads already fill the cores
+        summary, total = self._summary, self._plan.frames if span is None else len(span)
+        with ThreadPoolExecutor(self._settings.runtime.workers) as pool:
+            for frame, replaced, obscured in self._drawn(pool, frames, span):
+                with summary.timed("encode"):
+                    encoder.write(frame)
+                summary.frames += 1
+                summary.replaced += replaced
+                summary.obscured += len(obscured)
+                for key in obscured:
+                    summary.obscured_at.setdefault(key, []).append(frame.index)
+                if progress is not None:
+                    progress(summary.frames, total)
+        return summary
+
+    def _drawn(
+        self, pool: ThreadPoolExecutor, frames: Iterable[Frame], span: range | None
+    ) -> Iterator[tuple[Frame, int, list[int]]]:
+        """Yield each frame (of the span) with the number of new faces and the tracks that were obscured."""
+        ahead = self._settings.runtime.workers + 1
+        encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
+        smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
+        generated = ordered_map(pool, self.generate, smoothed, ahead)
+        decided = _windowed(generated, gate.HOLD_FRAMES, self.decide)
+
+        def finish(work: _Work) -> tuple[Frame, int, list[int]]:
+            frame = self.composite(work)
+            obscured = [key for key, face in work.faces.items() if not face.show]
+            return frame, len(work.faces) - len(obscured), obscured
+
+        wanted = (work for work in decided if span is None or work.frame.index in span)
+        yield from ordered_map(pool, finish, wanted, ahead)
 
     def still(self, frame: Frame) -> tuple[UInt8, set[int]]:
         """Draw one frame by itself, without regard to its neighbours.
@@ -234,42 +301,27 @@ def render(
         SettingsError: the plan does not fit the source.
         InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
-    import cv2
-
     from vidanon.stages.decode import Decoder
     from vidanon.stages.encode import open_encoder
 
-    cv2.setNumThreads(1)  # the worker threads already fill the cores
-    summary = RenderSummary()
-    renderer = Renderer(plan, settings, models, summary)
-    ahead = settings.runtime.workers + 1
-    with Decoder(source) as decoder, ThreadPoolExecutor(settings.runtime.workers) as pool:
-        if decoder.info.fingerprint != plan.info.fingerprint:
-            raise SettingsError(f"the plan was not made from {source} as it is now; run 'vidanon plan' again")
-        encoded = ordered_map(pool, renderer.encode_attributes, decoder, ahead)
-        smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, renderer.smooth)
-        generated = ordered_map(pool, renderer.generate, smoothed, ahead)
-        decided = _windowed(generated, gate.HOLD_FRAMES, renderer.decide)
-
-        def finish(work: _Work) -> tuple[Frame, int, list[int]]:
-            frame = renderer.composite(work)
-            obscured = [key for key, face in work.faces.items() if not face.show]
-            return frame, len(work.faces) - len(obscured), obscured
-
+    renderer = Renderer(plan, settings, models, RenderSummary())
+    with Decoder(source) as decoder:
+        require_source(plan, decoder.info)
         with open_encoder(source, decoder.info, target, settings.encode) as encoder:
-            for frame, replaced, obscured in ordered_map(pool, finish, decided, ahead):
-                with summary.timed("encode"):
-                    encoder.write(frame)
-                summary.frames += 1
-                summary.replaced += replaced
-                summary.obscured += len(obscured)
-                for key in obscured:
-                    summary.obscured_at.setdefault(key, []).append(frame.index)
-                if progress is not None:
-                    progress(summary.frames, plan.frames)
+            summary = renderer.write(decoder, encoder, progress=progress)
     summary.notes = tuple(encoder.notes)
     if summary.frames != plan.frames:
         raise SettingsError(
             f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"
         )
     return summary
+
+
+def require_source(plan: Plan, info: VideoInfo) -> None:
+    """Make sure that a plan was made from this very file.
+
+    Raises:
+        SettingsError: it was not.
+    """
+    if info.fingerprint != plan.info.fingerprint:
+        raise SettingsError(f"the plan was not made from {info.path} as it is now; run 'vidanon plan' again")

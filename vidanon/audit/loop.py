@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from vidanon.settings import Settings
 
 Progress = Callable[[str, int, int], None]
+Draw = Callable[
+    ["Path", "Plan", "Path", "Settings", "ModelStore", Callable[[int, int], None] | None], "RenderSummary"
+]
+"""Makes a file from a plan, as :func:`vidanon.renderer.render` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ def render_until_safe(
     settings: Settings,
     models: ModelStore,
     progress: Progress | None = None,
+    draw: Draw | None = None,
 ) -> Rendered:
     """Write ``target`` and audit it; where it does not pass, change the plan and write it again.
 
@@ -60,6 +65,7 @@ def render_until_safe(
         settings: all settings; ``audit`` decides how often.
         models: where the networks are.
         progress: called with the name of the pass, frames done, frames in all.
+        draw: writes ``target``; default :func:`vidanon.renderer.render`.
 
     Returns:
         The last result; whether it may be published is ``audit.passed``.
@@ -73,7 +79,7 @@ def render_until_safe(
     seconds: dict[str, float] = {}
     for round_number in range(settings.audit.rounds + 1):
         again = f" {round_number + 1}" if round_number else ""
-        summary = render(source, plan, target, settings, models, _named(progress, f"render{again}"))
+        summary = (draw or render)(source, plan, target, settings, models, _named(progress, f"render{again}"))
         for stage, spent in summary.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
         if not settings.audit.enabled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Result; default INPUT.anon.*.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Draw a long video in so many processes, which share the worker threads.",
+)
 @audit_options
 @with_settings
 def anonymize(
     source: Path,
     output: Path | None,
+    jobs: int,
     report: Path | None,
     settings: Settings,
     quiet: bool,
@@ -36,8 +46,11 @@ def anonymize(
     otherwise it is kept as NAME.rejected.* and the exit code is 7.
     """
     from vidanon import api
+    from vidanon.jobs.parts import in_processes
 
-    with ProgressPrinter(quiet) as progress:
-        summary = api.anonymize(source, output, settings, progress=progress, report=report)
+    target = output or api.default_output(source)
+    parts = in_processes(jobs, target) if jobs > 1 else contextlib.nullcontext()
+    with ProgressPrinter(quiet) as progress, parts as draw:
+        summary = api.anonymize(source, target, settings, progress=progress, report=report, draw=draw)
     if not quiet:
         print_summary(summary)

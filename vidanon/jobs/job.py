@@ -169,16 +169,20 @@ def anonymize_file(
 ) -> Summary:
     """Make one file with the real pipeline; see :data:`Anonymize`."""
     from vidanon import api
+    from vidanon.jobs.executors.serial import SerialExecutor
+    from vidanon.jobs.parts import render_in_parts
 
+    # Finished parts stay in the job's folder, so that an interrupted job goes on with the next.
+    draw = partial(render_in_parts, executor=SerialExecutor(), folder=output.parent / "parts")
     if faces is None:
-        return api.anonymize(source, output, settings, progress=report, report=page)
+        return api.anonymize(source, output, settings, progress=report, report=page, draw=draw)
     from vidanon.models.registry import ModelStore
     from vidanon.plan import analyse
 
     models = ModelStore(offline=settings.runtime.offline)
     api.ensure_models(models)
     plan = analyse(source, settings, models, partial(report, "analyse"), lambda profiles: faces)
-    return api.render_plan(source, plan, output, settings, models, report, page)
+    return api.render_plan(source, plan, output, settings, models, report, page, draw)
 
 
 def file_digest(path: Path) -> str:

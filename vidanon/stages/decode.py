@@ -41,9 +41,12 @@ _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # rgb48le overflows in swscale with these flags; the planar format does not.
 _DEEP = "gbrp16le"
+_SEEKABLE = {"mp4", "matroska"}
 _FALLBACK_RATE = Fraction(25)
 # A video that ends so long before its stated end was cut off; containers round by less.
 _EARLY_S = 0.5
+# MPEG streams state no duration; FFmpeg guesses one.
+_UNSTATED = frozenset({"mpegts", "mpeg"})
 _SAMPLES, _SAMPLE_BYTES = 64, 65536
 
 
@@ -237,6 +240,33 @@ class Decoder:
                 f"{self.info.path}: was changed while it was read; run again when it is complete"
             )
 
+    def part(self, span: range, start: tuple[int, int] | None = None) -> Iterator[Frame]:
+        """Yield the pictures whose index lies in ``span`` instead of all.
+
+        Args:
+            span: consecutive indices.
+            start: index and time stamp of a picture of :func:`key_pictures`, not after the span, at which
+                to begin decoding; None for the beginning of the file.
+
+        Raises:
+            InputError: the picture at which to begin is not found.
+        """
+        if self._container is None:
+            raise RuntimeError("use Decoder in a with statement")
+        stream = video_stream(self._container, self.info.path)
+        pictures = _pictures(self._container, stream, self._damage)
+        first, last = 0, None
+        if start is not None:
+            first, wanted = start
+            self._container.seek(wanted, stream=stream)
+            pictures = _from(pictures, wanted, self.info.path)
+        for index, picture in enumerate(pictures, first):
+            if index >= span.stop:
+                return
+            last = _stamp(picture, last)
+            if index >= span.start:
+                yield self._frame(index, last, picture)
+
     def _video_frames(self) -> Iterator[Frame]:
         if self._container is None:
             raise RuntimeError("use Decoder in a with statement")
@@ -244,22 +274,21 @@ class Decoder:
         last: int | None = None
         duration = 0
         for index, picture in enumerate(_pictures(self._container, stream, self._damage)):
-            pts = picture.pts if picture.pts is not None else 0
-            if last is not None and pts <= last:
-                pts = last + 1
-            last, duration = pts, picture.duration
-            if self.info.bit_depth > 8:
-                deep: UInt16 = self._upright(picture, _DEEP)
-                yield Frame(index=index, pts=pts, image=eight_bit(deep), deep=deep)
-            else:
-                yield Frame(index=index, pts=pts, image=self._upright(picture, "rgb24"))
+            last, duration = _stamp(picture, last), picture.duration
+            yield self._frame(index, last, picture)
         if not self._damage.hopeless:
             # FFmpeg takes a file that is shorter than its index says for one that ends there.
             end = self.info.path.stat().st_size
             self._missing = sum(entry.pos >= end for entry in stream.index_entries)
         if last is not None:
-            ends_s = (last + duration) * self.info.time_base
+            ends_s = last * self.info.time_base + (duration * self.info.time_base or 1 / self.info.average_rate)
             self._lost_s = max(0.0, _stated_end_s(self._container, stream) - float(ends_s))
+
+    def _frame(self, index: int, pts: int, picture: av.VideoFrame) -> Frame:
+        if self.info.bit_depth > 8:
+            deep: UInt16 = self._upright(picture, _DEEP)
+            return Frame(index=index, pts=pts, image=eight_bit(deep), deep=deep)
+        return Frame(index=index, pts=pts, image=self._upright(picture, "rgb24"))
 
     def _upright(self, picture: av.VideoFrame, pixels: str) -> Any:
         """RGB in display orientation, in the size of the first picture (a stream may change its size)."""
@@ -287,8 +316,10 @@ def _state(path: Path) -> list[tuple[int, int]]:
 def _stated_end_s(container: InputContainer, stream: av.VideoStream) -> float:
     """When the video ends according to its container, seconds; 0 where that is not known.
 
-    The duration of the whole file may be that of a longer sound track, so it is not asked.
+    The duration of the whole file may be that of a longer sound track, so it is not asked where there is one.
     """
+    if container.format.name in _UNSTATED:
+        return 0.0
     if stream.duration and stream.time_base:
         return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
     # Matroska: an optional tag, hh:mm:ss.nnnnnnnnn
@@ -297,6 +328,55 @@ def _stated_end_s(container: InputContainer, stream: av.VideoStream) -> float:
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
     except ValueError:
         return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
+
+
+def key_pictures(path: Path, frames: int) -> list[tuple[int, int]]:
+    """Return index and time stamp of the pictures at which decoding can begin, in order.
+
+    Only packets are read, not decoded. Empty where their number does not tell the index of a picture:
+    another number of packets than ``frames``, damage, missing or repeated time stamps, or a kind of file in
+    which one cannot seek exactly.
+
+    Raises:
+        InputError: as :func:`open_source`.
+    """
+    stamps: list[int] = []
+    keys: list[int] = []
+    with open_source(path) as container:
+        if not set(container.format.name.split(",")) & _SEEKABLE:
+            return []
+        for packet in packets(container, video_stream(container, path)):
+            if packet is None or packet.is_corrupt:
+                return []
+            if packet.size == 0:
+                break
+            if packet.is_discard:
+                continue
+            if packet.pts is None:
+                return []
+            stamps.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+    index = {pts: number for number, pts in enumerate(sorted(stamps))}
+    return [(index[pts], pts) for pts in sorted(keys)] if len(index) == len(stamps) == frames else []
+
+
+def _from(pictures: Iterator[av.VideoFrame], pts: int, path: Path) -> Iterator[av.VideoFrame]:
+    """Leave out what comes before the picture with a time stamp."""
+    for picture in pictures:
+        if picture.pts == pts:
+            yield picture
+            yield from pictures
+            return
+        if picture.pts is not None and picture.pts > pts:
+            break
+    raise InputError(f"{path}: cannot be read from the middle; run again with --jobs 1")
+
+
+def _stamp(picture: av.VideoFrame, last: int | None) -> int:
+    """The time stamp of a picture, made to rise where it does not."""
+    pts = picture.pts if picture.pts is not None else 0
+    return last + 1 if last is not None and pts <= last else pts
 
 
 class _Damage:

@@ -145,7 +145,9 @@ class Encoder:
         notes: what of the source is not in the result; complete once the encoder was entered.
     """
 
-    def __init__(self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings) -> None:
+    def __init__(
+        self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings, copies: bool = True
+    ) -> None:
         """Remember what to write; nothing is opened yet.
 
         Args:
@@ -153,7 +155,9 @@ class Encoder:
             info: the source's description; frames must have its size and time base.
             target: file to write; its suffix (.mp4, .mkv, .mov, .webm) chooses the container.
             settings: ``crf`` and ``preset`` of the video encoder; ``keep_metadata``.
+            copies: False leaves out everything but the pictures.
         """
+        self._copies = copies
         self.notes: list[str] = []
         # One picture of a folder stands for all: it has the colours, and no sound.
         self._source_path = stills.pictures_of(source)[0]
@@ -171,9 +175,10 @@ class Encoder:
                 self._output = _open_target(self._target, self._info, self._settings.keep_metadata)
                 stack.callback(self._discard)
                 self._video = self._add_video()
-                self._copied = self._add_copied()
-                self._add_chapters_and_attachments()
-                self._carry_metadata()
+                self._copied = self._add_copied() if self._copies else {}
+                if self._copies:
+                    self._add_chapters_and_attachments()
+                    self._carry_metadata()
                 self._output.start_encoding()
             stack.pop_all()
         streams = [self._source_video, *(self._source.streams[index] for index in self._copied)]
@@ -227,9 +232,13 @@ class Encoder:
         if self._frames == 0:
             raise OutputError(f"{self._target}: not one frame was written; nothing to keep")
         with self._output_errors():
-            self._output.mux(self._video.encode(None))
-            self._copy_until(None)
+            self._flush()
+            if self._copies:
+                self._copy_until(None)
             self._output.close()
+
+    def _flush(self) -> None:
+        self._output.mux(self._video.encode(None))
 
     def _discard(self) -> None:
         # The file is deleted next, so that its trailer may fail to be written does not matter.

@@ -64,6 +64,11 @@ class Failure:
         trace = "".join(traceback.format_exception(error))
         return cls(f"unexpected {type(error).__name__}: {text}; please report it", trace=trace)
 
+    def error(self) -> VidanonError:
+        """Return this as an error again, for work whose parts must all succeed."""
+        kinds = {kind.exit_code: kind for kind in VidanonError.__subclasses__()}
+        return kinds.get(ExitCode(self.exit_code), VidanonError)(self.message)
+
     @classmethod
     def death(cls, how: str) -> Failure:
         """Describe a worker that died on an item every time it was tried."""

@@ -1,0 +1,272 @@
+"""One long video in parts: drawn independently, each kept until all are there, then joined.
+
+Parts end at shot cuts where there is one in reach. What a part looks like does not depend on where it is
+drawn or how many there are at a time, so a run that was interrupted goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon import __version__
+from vidanon.jobs.executors import Executor, Report
+from vidanon.settings import Settings
+from vidanon.types import Plan
+
+if TYPE_CHECKING:
+    from vidanon.audit.loop import Draw
+    from vidanon.models.registry import ModelStore
+    from vidanon.renderer import Renderer, RenderSummary
+
+PART_FRAMES = 250
+"""As long as x264 lets two key frames be apart, so that parts cost hardly any more bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a video.
+
+    Attributes:
+        first, stop: indices of its first frame, and one past its last.
+        start: where to begin decoding, see :meth:`vidanon.stages.decode.Decoder.part`.
+        path: the file to write.
+    """
+
+    first: int
+    stop: int
+    start: tuple[int, int] | None
+    path: Path
+
+    @property
+    def counts(self) -> Path:
+        """What was drawn, beside the pictures; written last."""
+        return self.path.with_suffix(".json")
+
+
+def boundaries(frames: int, cuts: Sequence[int], length: int = PART_FRAMES) -> list[range]:
+    """Divide a video: at the cut nearest to ``length`` frames, or after so many where no cut is near.
+
+    Args:
+        frames: in the video, at least 1.
+        cuts: indices of the first frame of every shot but the first, rising.
+        length: frames per part, about.
+
+    Returns:
+        Consecutive ranges of length/2 to 3/2 length frames; a video shorter than that is one.
+    """
+    spans, first = [], 0
+    while frames - first > length + length // 2:
+        near = [cut for cut in cuts if length // 2 <= cut - first <= length + length // 2]
+        near = [cut for cut in near if frames - cut >= length // 2]
+        stop = min(near, key=lambda cut: abs(cut - first - length), default=first + length)
+        spans.append(range(first, stop))
+        first = stop
+    return [*spans, range(first, frames)]
+
+
+def context(span: range, frames: int) -> range:
+    """Return the frames that decide how those of a span are drawn."""
+    from vidanon.renderer import CONTEXT_FRAMES
+
+    return range(max(0, span.start - CONTEXT_FRAMES), min(frames, span.stop + CONTEXT_FRAMES))
+
+
+@dataclass(slots=True)
+class PartWork:
+    """Draws one part after the other; work for an executor. Networks are loaded once per worker."""
+
+    source: Path
+    plan: Plan
+    settings: Settings
+    models: ModelStore
+    _renderer: Renderer | None = field(default=None, repr=False)
+
+    def __call__(self, part: Part, report: Report) -> None:
+        """Write a part, and beside it what was drawn."""
+        from vidanon.renderer import Renderer, RenderSummary, require_source
+        from vidanon.stages.decode import Decoder
+        from vidanon.stages.encode import Encoder, discard, publish, temporary_path
+
+        if self._renderer is None:
+            self._renderer = Renderer(self.plan, self.settings, self.models, RenderSummary())
+        span, temporary = range(part.first, part.stop), temporary_path(part.path)
+        try:
+            with Decoder(self.source) as decoder:
+                require_source(self.plan, decoder.info)
+                frames = decoder.part(context(span, self.plan.frames), part.start)
+                encoder = Encoder(self.source, decoder.info, temporary, self.settings.encode, copies=False)
+                with encoder:
+                    summary = self._renderer.counting_anew().write(
+                        frames, encoder, span, lambda done, total: report("render", done, total)
+                    )
+            publish(temporary, part.path)
+        finally:
+            discard(temporary)
+        counts = temporary.with_suffix(".json")
+        counts.write_text(json.dumps(_as_dict(summary) | {"notes": encoder.notes}))
+        publish(counts, part.counts)
+
+
+def render_in_parts(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    executor: Executor,
+    folder: Path,
+) -> RenderSummary:
+    """Do what :func:`vidanon.renderer.render` does, part by part.
+
+    Args:
+        source: see there.
+        plan: see there.
+        target: see there.
+        settings: see there.
+        models: see there.
+        progress: see there.
+        executor: draws the parts.
+        folder: keeps finished parts; may hold those of an interrupted run. A part whose people, faces or
+            settings have changed since is drawn again, the others are not.
+
+    Raises:
+        VidanonError: as there.
+    """
+    from vidanon.renderer import render
+    from vidanon.stages.decode import key_pictures, probe
+    from vidanon.stages.join import Joiner
+
+    spans = boundaries(plan.frames, plan.cuts)
+    info = probe(source)
+    if len(spans) == 1 or source.is_dir():
+        return render(source, plan, target, settings, models, progress)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    starts = key_pictures(source, plan.frames)
+    suffix = ".webm" if target.suffix.lower() == ".webm" else ".mp4"
+    parts = [
+        Part(
+            span.start,
+            span.stop,
+            _start(span, plan, starts),
+            folder / (_digest(span, plan, settings) + suffix),
+        )
+        for span in spans
+    ]
+    workers = max(1, settings.runtime.workers // executor.workers)
+    settings = replace(settings, runtime=replace(settings.runtime, workers=workers))
+    _draw(parts, PartWork(source, plan, settings, models), executor, progress)
+    joiner = Joiner(source, info, target, settings.encode, [part.path for part in parts])
+    with joiner:
+        joiner.join()
+    return _sum(parts, plan.frames, joiner.notes)
+
+
+@contextmanager
+def in_processes(jobs: int, target: Path) -> Iterator[Draw]:
+    """Give a way to draw a video with several processes; finished parts are deleted in the end."""
+    from vidanon.jobs.executors import make_executor
+
+    folder = target.with_name(f".{target.name}.{os.getpid()}.parts")
+    try:
+        yield partial(render_in_parts, executor=make_executor("processes", jobs), folder=folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draw(
+    parts: Sequence[Part], work: PartWork, executor: Executor, progress: Callable[[int, int], None] | None
+) -> None:
+    """Draw what is missing; the first failure stops the rest."""
+    total = parts[-1].stop
+    missing = [part for part in parts if not part.counts.exists()]
+    finished = total - sum(part.stop - part.first for part in missing)
+    running: dict[int, int] = {}
+
+    def watch(part: Part, name: str, done: int, of: int) -> None:
+        running[part.first] = done
+        if progress is not None:
+            progress(finished + sum(running.values()), total)
+
+    with closing(executor.imap(work, missing, watch)) as outcomes:  # type: ignore[type-var]
+        for outcome in outcomes:
+            if outcome.failure is not None:
+                raise outcome.failure.error()
+            watch(outcome.item, "render", outcome.item.stop - outcome.item.first, total)
+
+
+def _start(span: range, plan: Plan, starts: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the last key picture from which all frames that a span needs can be decoded."""
+    place = bisect_right(starts, context(span, plan.frames).start, key=lambda start: start[0])
+    return starts[place - 1] if place else None
+
+
+def _digest(span: range, plan: Plan, settings: Settings) -> str:
+    """Return a name for a part that changes with everything that it depends on."""
+    wanted = context(span, plan.frames)
+    digest = hashlib.sha256()
+    used: dict[str, object] = {"render": asdict(settings.render), "encode": asdict(settings.encode)}
+    used |= {"device": settings.runtime.device}
+    text = [__version__, plan.info.fingerprint, span.start, span.stop, plan.frames, used]
+    digest.update(json.dumps(text).encode())
+    for track in plan.tracks:
+        if track.start >= wanted.stop or track.end <= wanted.start:
+            continue
+        code = plan.identities[track.person]
+        # The whole track counts: its size on screen decides the size of the generated face.
+        for array in (track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame, code.vector):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(json.dumps([track.id, track.start]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _as_dict(summary: RenderSummary) -> dict[str, object]:
+    return {
+        "frames": summary.frames,
+        "replaced": summary.replaced,
+        "obscured": summary.obscured,
+        "seconds": summary.seconds,
+        "obscured_at": {str(track): frames for track, frames in summary.obscured_at.items()},
+    }
+
+
+def _sum(parts: Sequence[Part], frames: int, notes: Sequence[str]) -> RenderSummary:
+    """Add up what was drawn.
+
+    Raises:
+        OutputError: frames are missing.
+    """
+    from vidanon.errors import OutputError
+    from vidanon.renderer import RenderSummary
+
+    total = RenderSummary()
+    all_notes: dict[str, None] = {}
+    for part in parts:
+        counts = json.loads(part.counts.read_text())
+        all_notes |= dict.fromkeys(counts["notes"])
+        total.frames += counts["frames"]
+        total.replaced += counts["replaced"]
+        total.obscured += counts["obscured"]
+        for stage, spent in counts["seconds"].items():
+            total.seconds[stage] = total.seconds.get(stage, 0.0) + spent
+        for track, indices in counts["obscured_at"].items():
+            total.obscured_at.setdefault(int(track), []).extend(indices)
+    if total.frames != frames:
+        raise OutputError(
+            f"{parts[0].path.parent}: {total.frames} of {frames} frames; delete it and run again"
+        )
+    total.notes = tuple(all_notes | dict.fromkeys(notes))
+    return total

@@ -1,0 +1,77 @@
+"""Joining the finished parts of a video packet by packet, with everything else of the source beside them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+
+from vidanon.errors import OutputError
+from vidanon.settings import EncodeSettings
+from vidanon.stages.encode import Encoder
+from vidanon.types import VideoInfo
+
+
+class Joiner(Encoder):
+    """Writes parts that were encoded with the same settings, one after the other; a context manager.
+
+    Decoding times are made anew over the whole: those of the parts overlap where the frame rate varies.
+    """
+
+    def __init__(
+        self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings, parts: Sequence[Path]
+    ) -> None:
+        """Remember what to write; see :class:`vidanon.stages.encode.Encoder`.
+
+        Args:
+            source: as there.
+            info: as there.
+            target: as there.
+            settings: as there.
+            parts: videos that follow one another in time, each beginning with a key frame.
+        """
+        super().__init__(source, info, target, settings)
+        self._parts = parts
+
+    def join(self) -> None:
+        """Copy all pictures.
+
+        Raises:
+            OutputError: the parts do not follow one another, or the target cannot be written.
+        """
+        stamps = [pts for _, pts in _packets(self._parts)]
+        ordered = sorted(stamps)
+        if len(set(ordered)) != len(ordered):
+            raise OutputError(f"{self._target}: the parts overlap; delete them and run again")
+        # A picture is decoded so many places before its turn at most (ISO/IEC 14496-10, picture reordering).
+        delay = max(place - bisect_left(ordered, pts) for place, pts in enumerate(stamps))
+        step = ordered[1] - ordered[0] if len(ordered) > 1 else 1
+        for place, (packet, pts) in enumerate(_packets(self._parts)):
+            self._copy_until(round(pts * packet.time_base / self._info.time_base))
+            early = place - delay
+            packet.dts = ordered[early] if early >= 0 else ordered[0] + early * step
+            packet.stream = self._video
+            with self._output_errors():
+                self._output.mux_one(packet)
+            self._frames += 1
+
+    def _add_video(self) -> av.VideoStream:
+        with av.open(str(self._parts[0])) as first:
+            stream = self._output.add_stream_from_template(first.streams.video[0])
+        assert isinstance(stream, av.VideoStream)
+        stream.time_base = self._info.time_base
+        return stream
+
+    def _flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _packets(parts: Sequence[Path]) -> Iterator[tuple[av.Packet[av.VideoStream], int]]:
+    """Yield every packet with its time stamp."""
+    for part in parts:
+        with av.open(str(part)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size and packet.pts is not None:
+                    yield packet, packet.pts

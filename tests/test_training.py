@@ -28,7 +28,7 @@ from vidanon.training.feed import Feeder
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
 from vidanon.training.run import Run
 from vidanon.training.trainer import Spread, Trainer
-from vidanon.training.traits import TRAITS_SIZE, TraitSpace, aligned_landmarks, split
+from vidanon.training.traits import TRAITS_SIZE, Traits, TraitSpace, aligned_landmarks, split
 
 SILENT = lambda *_: None  # noqa: E731
 TINY = """
@@ -62,6 +62,7 @@ reader = "generator"
 steps = 1
 batch = 2
 cross = 0.0
+fresh = 8
 [stages.losses]
 identity_l1 = 1.0
 landmarks_jawless = 0.001
@@ -121,16 +122,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     config = replace(config, stages=(replace(config.stages[0], steps=5),))
     torch.manual_seed(0)
     project = torch.nn.Linear(512, TRAITS_SIZE).requires_grad_(False)
-    reader = {"surrogate": lambda w: (split(project(spread.whiten(w))), None)}
+
+    def reader(w: torch.Tensor) -> tuple[Traits, None]:
+        return split(project(spread.whiten(w))), None
 
     through = Trainer(config, space, spread, "cpu")
-    list(through.run(feeder, reader))
+    list(through.run_stage(feeder, reader))
     stopped = Trainer(config, space, spread, "cpu")
-    list(islice(stopped.run(feeder, reader), 3))
+    list(islice(stopped.run_stage(feeder, reader), 3))
     stopped.save(tmp_path / "checkpoint.pt")
     again = Trainer(config, space, spread, "cpu")
     again.load(tmp_path / "checkpoint.pt")
-    reports = list(again.run(feeder, reader))
+    reports = list(again.run_stage(feeder, reader))
     assert [report.step for report in reports] == [4, 5]
     for name, x in through.result.state_dict().items():
         torch.testing.assert_close(again.result.state_dict()[name], x, atol=0, rtol=0, msg=name)
@@ -272,7 +275,7 @@ def test_shipped_configurations_load() -> None:
     assert (paper.data.drawn, paper.stages[0].batch, paper.data.truncation) == (70000, 6, (0.7, 0.7))
     assert not paper.uses_surrogate
     default = load_config(training_folder() / "default.toml")
-    assert [stage.reader for stage in default.stages] == ["surrogate", "generator"]
+    assert [stage.reader for stage in default.stages] == ["surrogate", "surrogate", "generator"]
 
 
 @pytest.mark.parametrize(

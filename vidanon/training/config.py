@@ -91,6 +91,8 @@ class Stage:
         discriminator_rate: learning rate of the discriminator of w.
         r1: weight of its gradient penalty.
         cross: share of cross-identity steps (in thirds: 0, 1/3, 2/3, 1).
+        fresh: before the stage, this many faces that the mapper itself makes are read by the real networks,
+            join the samples, and teach the surrogate where it is now asked.
         losses: their weights.
     """
 
@@ -101,6 +103,7 @@ class Stage:
     discriminator_rate: float = 4e-4
     r1: float = 10.0
     cross: float = 0.667
+    fresh: int = 0
     losses: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vidanon.measures import HeadPose
 from vidanon.models.registry import ModelStore
-from vidanon.training.config import TrainConfig
+from vidanon.training.config import Stage, TrainConfig
 from vidanon.training.data import (
     FaceReader,
     LatentSource,
@@ -34,6 +35,7 @@ from vidanon.training.traits import TraitSpace
 
 HELD_OUT_SEED_OFFSET = 10_000
 MADE_SEED_OFFSET = 20_000
+FRESH_SEED_OFFSET = 1_000
 LOG_EVERY = 50
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called with what is being done, how far it is, of how much, and figures."""
@@ -60,7 +62,7 @@ class Folder:
         return self.root / "data" / kind
 
     def surrogate(self, name: str) -> Path:
-        """Return the file of a surrogate: ``first`` (random faces only) or ``second`` (all)."""
+        """Return the file of a surrogate: ``first`` (random faces), ``second`` (led ones too), of a stage."""
         return self.root / f"surrogate-{name}.pt"
 
 
@@ -88,16 +90,39 @@ class Run:
         drawn = self._samples("drawn", self.config.data.drawn, self._draw(0))
         held_out = self._samples("held-out", self.config.data.held_out, self._draw(HELD_OUT_SEED_OFFSET))
         samples, space, surrogate = drawn, self._space(drawn), None
+        thorough, quick = self.config.surrogate.steps, self.config.surrogate.steps // 3
         if self.config.data.made:
             # It only has to know the way; what lies there is read by the real networks.
-            first = self._surrogate("first", drawn, space, held_out, self.config.surrogate.steps // 3)
+            first = self._surrogate("first", drawn, space, held_out, quick)
             made = self._samples("made", self.config.data.made, lambda shard: self._lead(shard, first, space))
             samples = join([drawn, made])
             space = self._space(samples)
         if self.config.uses_surrogate:
-            surrogate = self._surrogate("second", samples, space, held_out, self.config.surrogate.steps)
-        self._train(samples, held_out, space, surrogate)
+            surrogate = self._surrogate("second", samples, space, held_out, thorough)
+        trainer = Trainer(self.config, space, self.spread, self.device)
+        if self.folder.checkpoint.is_file():
+            trainer.load(self.folder.checkpoint)
+        for number, stage in enumerate(self.config.stages):
+            feeder = self._feeder(samples, space)
+            if stage.fresh and surrogate is not None:
+                name = f"stage-{number + 1}"
+                fresh = self._samples(name, stage.fresh, partial(self._make, trainer, feeder, number))
+                samples = join([samples, fresh])
+                surrogate = self._surrogate(name, samples, space, held_out, quick, surrogate)
+                feeder = self._feeder(samples, space)
+            if trainer.stage == number:
+                self._train(trainer, feeder, self._trait_reader(stage, space, surrogate), held_out)
+        draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
         return self.folder.weights
+
+    def _feeder(self, samples: Samples, space: TraitSpace) -> Feeder:
+        white = self.spread.whiten(torch.from_numpy(samples.w))
+        return Feeder(samples, space.traits_of(samples), white, self.config)
+
+    def _make(self, trainer: Trainer, feeder: Feeder, number: int, shard: int) -> Any:
+        """Return w of faces that the mapper makes before stage ``number``."""
+        crossing = Stage(batch=self.config.data.shard, cross=1.0)
+        return trainer.latents(feeder.draw(crossing, FRESH_SEED_OFFSET + number, shard)).cpu().numpy()
 
     def _draw(self, offset: int) -> Callable[[int], Any]:
         return lambda shard: self._latents.draw(offset + shard, self.config.data.shard)
@@ -124,7 +149,13 @@ class Run:
         return space
 
     def _surrogate(
-        self, name: str, samples: Samples, space: TraitSpace, held_out: Samples, steps: int
+        self,
+        name: str,
+        samples: Samples,
+        space: TraitSpace,
+        held_out: Samples,
+        steps: int,
+        start: Surrogate | None = None,
     ) -> Surrogate:
         config, path = self.config.surrogate, self.folder.surrogate(name)
         if path.is_file():
@@ -138,6 +169,7 @@ class Run:
             self.config.seed,
             (self.spread.mean, self.spread.std),
             lambda step, steps, losses: self.progress(f"surrogate ({name})", step, steps, losses),
+            start,
         )
         figures = explained(surrogate, torch.from_numpy(held_out.w), space.traits_of(held_out))
         self.progress(f"surrogate ({name}) held out", steps, steps, figures)
@@ -146,42 +178,31 @@ class Run:
         part.replace(path)
         return surrogate
 
-    def _readers(self, space: TraitSpace, surrogate: Surrogate | None) -> dict[str, Reader]:
-        readers: dict[str, Reader] = {}
-        if surrogate is not None:
-            network = surrogate.to(self.device)
-            readers["surrogate"] = lambda w: (network(w), None)
-        if any(stage.reader == "generator" for stage in self.config.stages):
-            readers["generator"] = GeneratorReader(self.models, space).to(self.device)
-        return readers
+    def _trait_reader(self, stage: Stage, space: TraitSpace, surrogate: Surrogate | None) -> Reader:
+        if stage.reader == "generator":
+            reader: Reader = GeneratorReader(self.models, space).to(self.device)
+            return reader
+        assert surrogate is not None  # TrainConfig.uses_surrogate
+        network = surrogate.to(self.device)
+        return lambda w: (network(w), None)
 
-    def _train(
-        self, samples: Samples, held_out: Samples, space: TraitSpace, surrogate: Surrogate | None
-    ) -> None:
+    def _train(self, trainer: Trainer, feeder: Feeder, reader: Reader, held_out: Samples) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        trainer = Trainer(self.config, space, self.spread, self.device)
-        if self.folder.checkpoint.is_file():
-            trainer.load(self.folder.checkpoint)
-        white = self.spread.whiten(torch.from_numpy(samples.w))
-        feeder = Feeder(samples, space.traits_of(samples), white, self.config)
-        readers = self._readers(space, surrogate)
-        log = SummaryWriter(str(self.folder.root / "log"))
         saved = time.monotonic()
         recent: list[dict[str, float]] = []
-        for report in trainer.run(feeder, readers):
-            recent.append(report.losses)
-            if report.step % LOG_EVERY == 0:
-                self._log(log, report, mean_of(recent))
-                recent.clear()
-            if report.step % self.config.sheet_every == 0:
-                draw_sheet(trainer.result, held_out, self.models, self._sheet_path(report))
-            if time.monotonic() - saved > self.config.save_every_s:
-                self._save(trainer)
-                saved = time.monotonic()
+        with SummaryWriter(str(self.folder.root / "log")) as log:
+            for report in trainer.run_stage(feeder, reader):
+                recent.append(report.losses)
+                if report.step % LOG_EVERY == 0:
+                    self._log(log, report, mean_of(recent))
+                    recent.clear()
+                if report.step % self.config.sheet_every == 0:
+                    draw_sheet(trainer.result, held_out, self.models, self._sheet_path(report))
+                if time.monotonic() - saved > self.config.save_every_s:
+                    self._save(trainer)
+                    saved = time.monotonic()
         self._save(trainer)
-        draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
-        log.close()
 
     def _sheet_path(self, report: Report) -> Path:
         return self.folder.root / f"sheet-{report.stage}-{report.step:06d}.png"

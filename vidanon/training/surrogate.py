@@ -71,6 +71,7 @@ def train_surrogate(
     seed: int,
     spread: tuple[Tensor, Tensor],
     progress: Progress,
+    start: Surrogate | None = None,
 ) -> Surrogate:
     """Train a surrogate.
 
@@ -81,10 +82,13 @@ def train_surrogate(
         seed: of weights and order.
         spread: mean and standard deviation of w, (512,) each.
         progress: called with step, steps and the losses.
+        start: an earlier surrogate to go on from.
     """
     torch.manual_seed(seed)
     network = Surrogate(config.width, config.depth)
     network.w_mean, network.w_std = spread
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average_weights)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=0.02)
     random = np.random.default_rng(seed)

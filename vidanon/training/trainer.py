@@ -81,22 +81,27 @@ class Trainer:
         """The averaged networks: what is measured, drawn and shipped."""
         return cast(AttributeMapper, self.average.module).eval()
 
-    def run(self, feeder: Feeder, readers: dict[str, Reader]) -> Iterator[Report]:
-        """Train to the end; yield after every step, so that the caller saves, draws and stops."""
+    def run_stage(self, feeder: Feeder, reader: Reader) -> Iterator[Report]:
+        """Train to the end of the stage; yield after every step, for the caller to save, draw and stop."""
+        stage = self.config.stages[self.stage]
+        self._set_modes()
         with ThreadPoolExecutor(1) as ahead:
-            while self.stage < len(self.config.stages):
-                stage = self.config.stages[self.stage]
-                self._set_modes()
-                if self.step < stage.steps:
-                    coming = ahead.submit(feeder.draw, stage, self.stage, self.step)
-                while self.step < stage.steps:
-                    inputs = coming.result()
-                    if self.step + 1 < stage.steps:
-                        coming = ahead.submit(feeder.draw, stage, self.stage, self.step + 1)
-                    losses = self._train_step(stage, inputs, readers[stage.reader])
-                    self.step += 1
-                    yield Report(self.stage, self.step, losses)
-                self.stage, self.step = self.stage + 1, 0
+            coming = ahead.submit(feeder.draw, stage, self.stage, self.step)
+            while self.step < stage.steps:
+                inputs = coming.result()
+                coming = ahead.submit(feeder.draw, stage, self.stage, self.step + 1)
+                losses = self._train_step(stage, inputs, reader)
+                self.step += 1
+                yield Report(self.stage, self.step, losses)
+        self.stage, self.step = self.stage + 1, 0
+
+    @torch.no_grad()
+    def latents(self, inputs: Inputs) -> Tensor:
+        """Return what the averaged networks make of a batch, w (n, 512)."""
+        model, crops = self.result, inputs.crop.to(self.device)
+        codes = model.attributes(crops)
+        identity, told = inputs.batch.identity.to(self.device), inputs.expression.to(self.device)
+        return cast(Tensor, model.mapper(identity, codes, told))
 
     def _set_modes(self) -> None:
         self.model.train()

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from nobody import substitute
 
 RATE = 25
 TIME_BASE = Fraction(1, 12800)
@@ -79,6 +80,12 @@ def _write_tone(
         for frame in resampler.resample(block):
             output.mux(track.encode(frame))
     output.mux(track.encode(None))
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put roles in place that see nobody and need no network."""
+    substitute(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_clip, picture
-from nobody import substitute
 from PIL import Image
 
 import vidanon.plan
@@ -58,11 +57,6 @@ def check_refused(result: Result, code: ExitCode, *words: str) -> None:
 def frames(path: Path) -> list[np.ndarray]:
     with Decoder(path) as decoder:
         return [frame.image for frame in decoder]
-
-
-@pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    substitute(monkeypatch.setattr)
 
 
 # --- sources that cannot be used -------------------------------------------------------------------
@@ -326,6 +320,35 @@ def test_metadata_is_kept_on_request(rich_clip: Path) -> None:
         assert kept["location"] == "+48.85+002.35/"
         assert container.streams[2].metadata["title"] == "Marie's microphone"
     assert "metadata removed" not in result.stdout
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_camera_of_several_views_and_a_track_of_places(tmp_path: Path) -> None:
+    source = tmp_path / "drone.ts"
+    with av.open(str(source), "w") as output:
+        views = [output.add_stream("libx264", rate=25) for _ in range(2)]
+        places = output.add_data_stream("klv")
+        for view in views:
+            view.width, view.height, view.pix_fmt = 96, 64, "yuv420p"
+        for index in range(10):
+            for view in views:
+                frame = av.VideoFrame.from_ndarray(picture(index, 96, 64), format="rgb24")
+                frame = frame.reformat(format="yuv420p")
+                frame.pts = index
+                output.mux(view.encode(frame))
+            packet = av.Packet(b"PLACE 48.85 2.35")
+            packet.stream, packet.pts, packet.dts = places, index, index
+            packet.time_base = Fraction(1, 25)
+            output.mux(packet)
+        for view in views:
+            output.mux(view.encode(None))
+    result = anonymize(source)
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 further video stream" in result.stdout
+    assert "left out: 1 data stream" in result.stdout
+    with av.open(str(tmp_path / "drone.anon.mp4")) as container:
+        assert [s.type for s in container.streams] == ["video"]
+    assert b"PLACE" not in (tmp_path / "drone.anon.mp4").read_bytes()
 
 
 @pytest.mark.usefixtures("nobody")

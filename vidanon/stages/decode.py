@@ -281,8 +281,9 @@ class Decoder:
             end = self.info.path.stat().st_size
             self._missing = sum(entry.pos >= end for entry in stream.index_entries)
         if last is not None:
-            ends_s = last * self.info.time_base + (duration * self.info.time_base or 1 / self.info.average_rate)
-            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - float(ends_s))
+            shown_s = duration * self.info.time_base or 1 / self.info.average_rate
+            ended_s = float(last * self.info.time_base + shown_s)
+            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - ended_s)
 
     def _frame(self, index: int, pts: int, picture: av.VideoFrame) -> Frame:
         if self.info.bit_depth > 8:

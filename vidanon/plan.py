@@ -16,6 +16,7 @@ from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
+from vidanon.stages.follow import Looker, in_groups, with_next
 from vidanon.stages.landmark import Landmarker, box_iou, mesh_box
 from vidanon.stages.select import Selection, forced_track, parse_selection, read_person
 from vidanon.stages.smooth import fill_short, smooth_boxes, smooth_landmarks
@@ -25,9 +26,7 @@ from vidanon.stages.track import (
     Tracker,
     Tracklet,
     densify,
-    drop_duplicates,
     link,
-    thumbnail,
 )
 from vidanon.stages.workers import ordered_map
 from vidanon.types import (
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from vidanon.settings import Settings
 
 SAMPLE_EVERY = 5  # frames between two embeddings of a face
-TURNED_EVERY = 10  # frames between two looks for turned faces; their meshes are followed in between
 # Patches of bare skin on the mesh: both cheeks and the middle of the forehead.
 SKIN_POLYGONS = ((50, 101, 36, 205, 187), (280, 330, 266, 425, 411), (109, 10, 338, 337, 9, 108))
 UNKNOWN_SKIN_LAB = (65.0, 12.0, 16.0)  # a medium tone, for a person whose skin was never seen
@@ -84,10 +82,13 @@ def analyse(
     with Decoder(source) as video, ThreadPoolExecutor(workers) as pool:
         watcher = _Watcher(settings, models, video.info)
         selection = watcher.with_persons(selection)
-        for frame, faces, small in ordered_map(pool, watcher.look, video, workers + 1):
-            watcher.add(frame, faces, small)
-            if progress is not None:
-                progress(watcher.frames, video.info.frame_count)
+        groups = in_groups(video, settings.detect.every)
+        begun = ordered_map(pool, watcher.looker.begin, groups, workers)
+        for seen in ordered_map(pool, watcher.looker.complete, with_next(begun), workers):
+            for frame, faces, small in seen:
+                watcher.add(frame, faces, small)
+                if progress is not None:
+                    progress(watcher.frames, video.info.frame_count)
         info, notes = video.info, video.notes
     if not watcher.frames:
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
@@ -107,16 +108,14 @@ def analyse(
     )
 
 
-Seen = tuple[Frame, list[Face], UInt8]
-
-
 class _Watcher:
-    """Looks at frames on worker threads and collects what was seen in order."""
+    """Holds what looks at frames on worker threads, and collects what was seen in order."""
 
     def __init__(self, settings: Settings, models: ModelStore, info: VideoInfo) -> None:
         threads = settings.runtime.workers + 1  # the workers and the collecting thread
         self._detect = FaceDetector(models, settings.detect, threads)
         self._landmark = Landmarker(models, threads)
+        self.looker = Looker(self._detect, self._landmark)
         self._embed = SFace(models, threads)
         self._settings, self.info = settings, info
         self.times_s: list[float] = []
@@ -149,16 +148,6 @@ class _Watcher:
                 f"{path}: shows {len(meshes)} faces that can be told apart; give one with one face"
             )
         return self._embed(image, meshes[0])
-
-    def look(self, frame: Frame) -> Seen:
-        """Detect and landmark one frame; stateless."""
-        faces = self._detect(frame.image, turned=frame.index % TURNED_EVERY == 0)
-        meshes = self._landmark(frame.image, [face.box for face in faces], [face.tilt for face in faces])
-        found = [
-            replace(face, landmarks=mesh[0], blendshapes=mesh[1]) if mesh else face
-            for face, mesh in zip(faces, meshes, strict=True)
-        ]
-        return frame, drop_duplicates(found), thumbnail(frame.image)
 
     def add(self, frame: Frame, faces: list[Face], small: UInt8) -> None:
         """Take the next frame."""

@@ -54,6 +54,9 @@ class DetectSettings(_Section):
     min_yunet_score: float = _option(0.70, "score from which YuNet alone makes a face", 0.05, 0.95)
     min_face_px: int = _option(12, "smallest face, pixels of box width", 4, 256)
     long_side_px: int = _option(640, "longer side of the detector's input, pixels", 160, 3840)
+    every: int = _option(
+        3, "look with every means at each n-th frame; known faces are followed in between", 1, 10
+    )
     second_look: bool = _option(True, "look again at higher resolution in large frames")
 
 

@@ -1,0 +1,122 @@
+"""Look for faces with every means in some frames, and only follow known faces in the frames between.
+
+Where two looks a few frames apart show the same faces, each with a mesh, the frames between them are looked
+at by the mesh network at the place where each face must be, and by one quick look for anything new. If a face
+is not found there, or something new is, the frame is looked at with every means after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vidanon.stages.landmark import box_iou
+from vidanon.stages.track import drop_duplicates, thumbnail
+from vidanon.types import Face, Float, Frame, UInt8
+
+Detect = Callable[..., list[Face]]
+Landmark = Callable[[UInt8, list[Float], list[float]], list[tuple[Float, Float] | None]]
+
+Seen = tuple[Frame, list[Face], UInt8]
+"""A frame, its faces and its thumbnail (see :func:`vidanon.stages.track.thumbnail`)."""
+
+SAME_FACE_IOU = 0.4  # of a face in two looks; a face that moves faster is not followed
+NEW_FACE_IOU = 0.1  # a quick look's box that overlaps every followed face by less is somebody new
+TURNED_EVERY = 12  # frames between two looks for turned faces; their meshes are followed in between
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some consecutive frames, and the faces of the first of them."""
+
+    frames: list[Frame]
+    faces: list[Face]
+
+
+def in_groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Cut a stream of frames into groups of ``size``; the last may be shorter."""
+    group: list[Frame] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def with_next(groups: Iterable[Group]) -> Iterator[tuple[Group, Group | None]]:
+    """Yield each group with the one that follows it."""
+    before: Group | None = None
+    for group in groups:
+        if before is not None:
+            yield before, group
+        before = group
+    if before is not None:
+        yield before, None
+
+
+class Looker:
+    """Finds the faces of frames; stateless, safe to call from several threads.
+
+    Args:
+        detect: finds faces; takes ``turned`` and ``quick``, see :class:`vidanon.stages.detect.FaceDetector`.
+        landmark: finds meshes in boxes, see :class:`vidanon.stages.landmark.Landmarker`.
+    """
+
+    def __init__(self, detect: Detect, landmark: Landmark) -> None:
+        self._detect, self._landmark = detect, landmark
+
+    def begin(self, frames: list[Frame]) -> Group:
+        """Look at the first frame of a group with every means."""
+        turned = frames[0].index % TURNED_EVERY < len(frames)
+        return Group(frames, self._look(frames[0].image, turned))
+
+    def complete(self, groups: tuple[Group, Group | None]) -> list[Seen]:
+        """Return the frames of the first of two successive groups, with their faces and thumbnails."""
+        group, following = groups
+        pairs = None if following is None else same_faces(group.faces, following.faces)
+        seen = [(group.frames[0], group.faces, thumbnail(group.frames[0].image))]
+        for step, frame in enumerate(group.frames[1:], start=1):
+            faces = None if pairs is None else self._follow(frame.image, pairs, step / len(group.frames))
+            faces = self._look(frame.image, False) if faces is None else faces
+            seen.append((frame, faces, thumbnail(frame.image)))
+        return seen
+
+    def _look(self, image: UInt8, turned: bool) -> list[Face]:
+        faces = self._detect(image, turned=turned)
+        meshes = self._landmark(image, [face.box for face in faces], [face.tilt for face in faces])
+        found = [
+            replace(face, landmarks=mesh[0], blendshapes=mesh[1]) if mesh else face
+            for face, mesh in zip(faces, meshes, strict=True)
+        ]
+        return drop_duplicates(found)
+
+    def _follow(self, image: UInt8, pairs: list[tuple[Face, Face]], share: float) -> list[Face] | None:
+        """Find faces between two looks; None where one is not there or somebody new is."""
+        boxes = [((1 - share) * a.box + share * b.box).astype(np.float32) for a, b in pairs]
+        new = self._detect(image, quick=True)
+        if any(max((box_iou(face.box, box) for box in boxes), default=0.0) < NEW_FACE_IOU for face in new):
+            return None
+        meshes = self._landmark(image, boxes, [a.tilt for a, _ in pairs])
+        faces = []
+        for (a, b), box, mesh in zip(pairs, boxes, meshes, strict=True):
+            if mesh is None:
+                return None
+            faces.append(Face(box, min(a.score, b.score), *mesh, tilt=a.tilt))
+        return faces
+
+
+def same_faces(one: list[Face], other: list[Face]) -> list[tuple[Face, Face]] | None:
+    """Pair the faces of two looks; None unless each has a mesh and exactly one partner in the other."""
+    if len(one) != len(other) or any(face.landmarks is None for face in [*one, *other]):
+        return None
+    pairs = []
+    for face in one:
+        partners = [b for b in other if box_iou(face.box, b.box) >= SAME_FACE_IOU]
+        if len(partners) != 1:
+            return None
+        pairs.append((face, partners[0]))
+    return pairs if len({id(b) for _, b in pairs}) == len(pairs) else None

@@ -152,9 +152,7 @@ class Batch:
         self.tally = Tally()
         _check_folders(self.source, self.target)
         self._key = _load_key(settings)
-        self._filter = Filter(
-            self.options.include, self.options.exclude, (self.target,) if self.target.is_dir() else ()
-        )
+        self._filter = Filter(self.options.include, self.options.exclude, (self.target,))
 
     def preview(self) -> Iterator[tuple[Found, str]]:
         """Yield every file with ``new``, ``already done``, ``failed before`` or its problem."""
@@ -239,7 +237,7 @@ class Batch:
             self.tally.total += 1
             clash = found.problem or self._name_clash(found)
             earlier, state = self._earlier(found, digest, manifest)
-            if earlier is not None and state != NEW and not clash:
+            if earlier is not None and (not clash or state == SKIPPED_FAILED):
                 outcome = BatchOutcome(earlier, fresh=False)
                 self._count(outcome)
                 skipped.append(outcome)

@@ -106,7 +106,8 @@ def _scan(folder: Path, prefix: str, wanted: Filter, ignored: Callable[[str], No
     for entry in entries:
         relative, path = prefix + entry.name, Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith(".") and not any(path.samefile(skip) for skip in wanted.skip):
+            skipped = any(skip.exists() and path.samefile(skip) for skip in wanted.skip)
+            if not entry.name.startswith(".") and not skipped:
                 yield from _scan(path, f"{relative}/", wanted, ignored)
         elif wanted.wants(relative):
             yield _file(path, relative)

@@ -26,7 +26,7 @@ CROP_PX = 128
 EXIT_REACH_PX = {128: 160, 256: 410, 512: 820}
 """Longest side of a crop on screen for which an exit is used, pixels; beyond the last, the full 1024 px.
 
-Upscaled 1.6 times the faces still look sharp, since half of the crop is face; the smallest exit shows its grid.
+Upscaled 1.6 times a face still looks sharp; the smallest exit would show its grid.
 """
 W_SIZE = 512
 SMOOTH_SIGMA_FRAMES = 1.0

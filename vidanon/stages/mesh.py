@@ -15,6 +15,8 @@ EYES = (
     *(263, 387, 386, 385, 362, 380, 374, 373),
 )
 IRISES = (468, 473)
+IRIS_RINGS = ((469, 470, 471, 472), (474, 475, 476, 477))
+EYE_CORNERS = ((33, 133), (362, 263))
 BROWS = (70, 105, 107, 55, 52, 46, 300, 334, 336, 285, 282, 276)
 NOSE = (168, 6, 195, 4, 1, 2, 98, 327, 64, 294)
 LIPS = (
@@ -25,5 +27,5 @@ CHEEKS = (50, 280, 205, 425, 187, 411, 101, 330)
 RIGID = (33, 133, 263, 362, 168, 6, 195, 4, 1, 2, 98, 327)
 """Points that move with the skull: eye corners, nose."""
 
-CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, BROWS, NOSE, LIPS, CHEEKS)))
+CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, *IRIS_RINGS, BROWS, NOSE, LIPS, CHEEKS)))
 """Control points of the thin-plate warp."""

@@ -6,21 +6,32 @@ warp is computed backwards (frame to picture), as :func:`cv2.remap` samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
-from vidanon.stages.mesh import CONTROL, FACE_OVAL, RIGID
+from vidanon.stages.mesh import CONTROL, EYE_CORNERS, FACE_OVAL, IRIS_RINGS, IRISES, RIGID
 from vidanon.types import Float, UInt8
+
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in frame pixels, x1 and y1 exclusive."""
 
 FOLLOW_POSE = 0.75
 """How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
 SMOOTHING = 1e-4
+SMOOTHING_IRIS = 1e-6
+"""A pixel of the iris is much of a gaze, so irises must come to lie where they should."""
 GRID_MIN_PX = 8
 """Least spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
+EYE_GRID_MIN_PX = 2
+"""The same around the eyes, which are not much larger than the coarse spacing."""
+EYE_MARGIN = 0.4  # of the eye's width
+IRIS_POINTS = [*IRISES, *IRIS_RINGS[0], *IRIS_RINGS[1]]
 
 
 def target_landmarks(generated: Float, source: Float) -> Float:
@@ -37,7 +48,21 @@ def target_landmarks(generated: Float, source: Float) -> Float:
     placed = apply(fit_similarity(generated[anchors], source[anchors]), generated)
     follow = np.full((len(placed), 1), FOLLOW_POSE, np.float32)
     follow[list(FACE_OVAL)] = FOLLOW_OUTLINE
-    return (placed + follow * (source - placed)).astype(np.float32)
+    target = (placed + follow * (source - placed)).astype(np.float32)
+    _look_the_same_way(target, placed, source)
+    return target
+
+
+def _look_the_same_way(target: Float, placed: Float, source: Float) -> None:
+    """Put the irises (in place) where they are in the source's eyes; they keep their own size and shape.
+
+    Generated faces look at the camera more than they should: of the sample clip's horizontal gaze the
+    mapper passes on less than half.
+    """
+    for iris, ring, corners in zip(IRISES, IRIS_RINGS, EYE_CORNERS, strict=True):
+        eye = fit_similarity(source[list(corners)], target[list(corners)])
+        target[iris] = apply(eye, source[iris])
+        target[list(ring)] = target[iris] + placed[list(ring)] - placed[iris]
 
 
 def landmark_error(generated: Float, source: Float) -> float:
@@ -48,9 +73,7 @@ def landmark_error(generated: Float, source: Float) -> float:
     return float(np.hypot(*(placed - source[points]).T).mean() / max(eye_px, 1e-6))
 
 
-def warp_to_frame(
-    picture: UInt8, generated: Float, target: Float, region: tuple[int, int, int, int]
-) -> UInt8:
+def warp_to_frame(picture: UInt8, generated: Float, target: Float, region: Box) -> UInt8:
     """Draw the picture into a region of the frame with a thin-plate warp.
 
     Args:
@@ -62,24 +85,52 @@ def warp_to_frame(
     Returns:
         uint8 (y1 - y0, x1 - x0, 3).
     """
-    x0, y0, x1, y1 = region
+    x0, y0, x1, _ = region
     points = list(CONTROL)
     scale = float(np.ptp(target[points], axis=0).max()) or 1.0
     center = target[points].mean(0)
     spline = RBFInterpolator(
-        (target[points] - center) / scale, generated[points], kernel="thin_plate_spline", smoothing=SMOOTHING
+        (target[points] - center) / scale,
+        generated[points],
+        kernel="thin_plate_spline",
+        smoothing=np.where(np.isin(points, IRIS_POINTS), SMOOTHING_IRIS, SMOOTHING),
     )
-    step = max(GRID_MIN_PX, (x1 - x0) // 40)
-    columns, rows = (x1 - x0) // step + 3, (y1 - y0) // step + 3
-    xs = x0 + (np.arange(columns) - 0.5) * step - 0.5
-    ys = y0 + (np.arange(rows) - 0.5) * step - 0.5
-    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    coarse = spline((grid - center) / scale).reshape(rows, columns, 2).astype(np.float32)
-    dense = cv2.resize(coarse, (columns * step, rows * step), interpolation=cv2.INTER_LINEAR)
-    picture_from_frame = dense[step : step + y1 - y0, step : step + x1 - x0]
+
+    def picture_points(frame_points: Float) -> Float:
+        return np.asarray(spline((frame_points - center) / scale), np.float32)
+
+    picture_from_frame = _dense(picture_points, region, max(GRID_MIN_PX, (x1 - x0) // 40))
+    for box in _eye_boxes(target, region):
+        left, top, right, bottom = box
+        fine = _dense(picture_points, box, max(EYE_GRID_MIN_PX, (right - left) // 20))
+        picture_from_frame[top - y0 : bottom - y0, left - x0 : right - x0] = fine
     shrink = len(picture) / max(scale * 1.6, 1.0)
     if shrink > 2:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), shrink / 3), np.uint8)
     map_x, map_y = cv2.split(picture_from_frame)
     drawn = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(drawn, np.uint8)
+
+
+def _dense(evaluate: Callable[[Float], Float], box: Box, step: int) -> Float:
+    """Evaluate a smooth map on a grid and interpolate it to every pixel of a box: float32 (h, w, 2)."""
+    x0, y0, x1, y1 = box
+    columns, rows = (x1 - x0) // step + 3, (y1 - y0) // step + 3
+    xs = x0 + (np.arange(columns) - 0.5) * step - 0.5
+    ys = y0 + (np.arange(rows) - 0.5) * step - 0.5
+    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
+    coarse = evaluate(grid).reshape(rows, columns, 2)
+    dense = cv2.resize(coarse, (columns * step, rows * step), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(dense[step : step + y1 - y0, step : step + x1 - x0], np.float32)
+
+
+def _eye_boxes(target: Float, region: Box) -> Iterator[Box]:
+    """Yield the boxes around both eyes as far as they lie in the region."""
+    for corners in EYE_CORNERS:
+        first, last = target[list(corners)]
+        reach = float(np.hypot(*(last - first))) * (0.5 + EYE_MARGIN)
+        x, y = (first + last) / 2
+        left, right = (int(np.clip(v, region[0], region[2])) for v in (x - reach, x + reach))
+        top, bottom = (int(np.clip(v, region[1], region[3])) for v in (y - reach * 0.7, y + reach * 0.7))
+        if right > left and bottom > top:
+            yield left, top, right, bottom

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_clip, picture
+from nobody import Nobody
 from PIL import Image
 
-import vidanon.plan
 from vidanon.cli import main
 from vidanon.cli.progress import ProgressPrinter
 from vidanon.errors import ExitCode
@@ -102,14 +102,13 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nobody")
 def test_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_clip(tmp_path / "live.mp4", audio_codecs=())
-    look = vidanon.plan._Watcher.look
 
-    def grow(watcher: vidanon.plan._Watcher, frame: object) -> object:
+    def grow(*_: object, **__: object) -> list[object]:
         with source.open("ab") as stream:
             stream.write(b"more")
-        return look(watcher, frame)  # type: ignore[arg-type]
+        return []
 
-    monkeypatch.setattr(vidanon.plan._Watcher, "look", grow)
+    monkeypatch.setattr(Nobody, "__call__", grow)
     check_refused(anonymize(source, "--quiet"), ExitCode.INPUT, "live.mp4", "changed while it was read")
     assert list(tmp_path.iterdir()) == [source]
 

@@ -40,7 +40,7 @@ class VideoInfo:
         codec: name of the source's video codec.
         bit_depth: bits per component.
         audio_streams: number of audio streams.
-        fingerprint: tells this file from others (see :func:`vidanon.stages.decode.fingerprint`).
+        fingerprint: tells this file from others (see :func:`vidanon.stages.fingerprint.fingerprint`).
     """
 
     path: Path

@@ -8,7 +8,6 @@ by :mod:`vidanon.stages.stills` behind the same interface.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidanon.errors import InputError
 from vidanon.stages import stills
+from vidanon.stages.fingerprint import file_state, fingerprint
 from vidanon.types import Frame, UInt16, VideoInfo, eight_bit
 
 log = logging.getLogger("vidanon")
@@ -47,7 +47,6 @@ _FALLBACK_RATE = Fraction(25)
 _EARLY_S = 0.5
 # MPEG streams state no duration; FFmpeg guesses one.
 _UNSTATED = frozenset({"mpegts", "mpeg"})
-_SAMPLES, _SAMPLE_BYTES = 64, 65536
 
 
 def open_source(path: Path) -> InputContainer:
@@ -137,28 +136,6 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 over the sizes of a file or the pictures of a folder and samples all over them.
-
-    A plan must not be drawn on another video; this tells them apart and reads 4 MiB of a file at most.
-
-    Raises:
-        InputError: not readable.
-    """
-    digest = hashlib.sha256()
-    try:
-        for file in stills.pictures_of(path):
-            size = file.stat().st_size
-            digest.update(size.to_bytes(8, "little"))
-            with file.open("rb") as stream:
-                for start in sorted({size * i // _SAMPLES for i in range(_SAMPLES)}):
-                    stream.seek(start)
-                    digest.update(stream.read(_SAMPLE_BYTES))
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); check its rights") from error
-    return digest.hexdigest()
-
-
 class Decoder:
     """The pictures of one video, in display order and orientation; a context manager, read once.
 
@@ -177,7 +154,7 @@ class Decoder:
         Raises:
             InputError: as :func:`probe`.
         """
-        self._state = _state(path)
+        self._state = file_state(path)
         self.info = probe(path)
         self._damage = _Damage()
         self._missing = 0
@@ -235,7 +212,7 @@ class Decoder:
             InputError: the source was changed while it was read.
         """
         yield from stills.read_stills(self.info.path) if self._stills else self._video_frames()
-        if _state(self.info.path) != self._state:
+        if file_state(self.info.path) != self._state:
             raise InputError(
                 f"{self.info.path}: was changed while it was read; run again when it is complete"
             )
@@ -303,15 +280,6 @@ class Decoder:
         if mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, turns))
-
-
-def _state(path: Path) -> list[tuple[int, int]]:
-    """Sizes and times of change of what is read; [] for what cannot be looked at (probing says why)."""
-    try:
-        found = [file.stat() for file in stills.pictures_of(path)]
-    except OSError:
-        return []
-    return [(stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
 def _stated_end_s(container: InputContainer, stream: av.VideoStream) -> float:

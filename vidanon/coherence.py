@@ -37,7 +37,7 @@ _SAME_FACE_IOU = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Person:
     """One person through all frames; rows are NaN where no face was found. Memory only.
 
     Attributes:
@@ -116,18 +116,18 @@ def hold_identity(
     mixer = Mixer(models, size, device, workers=workers)
     code = None if identity is None else mixer.head(read_picture(identity), str(identity)).identity
     job = _Job(source, mixer, settings, progress)
-    sequence = job.watch()
-    if not np.isfinite(sequence.embeddings).any():
+    person = job.watch()
+    if not np.isfinite(person.embeddings).any():
         raise InputError(f"{source}: no face found in it; give a video that shows one clearly")
-    code = sequence.mean_identity if code is None else code
-    latents = job.latents(sequence, code)
+    code = person.mean_identity if code is None else code
+    latents = job.latents(person, code)
     temporary = temporary_path(target)
     try:
         after = job.draw(latents, temporary, size)
         publish(temporary, target)
     finally:
         discard(temporary)
-    figures = [coherence_figures(sequence.embeddings), coherence_figures(after)]
+    figures = [coherence_figures(person.embeddings), coherence_figures(after)]
     return {
         "frames": len(latents),
         "without_face": sum(w is None for w in latents),
@@ -152,7 +152,7 @@ class _Job:
         self._pts: list[int] = []
         self._rate = 25.0
 
-    def watch(self) -> Sequence:
+    def watch(self) -> Person:
         """Follow the largest face."""
         rows: list[tuple[Float, Float, Float]] = []
         last: Float | None = None
@@ -168,21 +168,21 @@ class _Job:
                     head = self._mixer.finder.head(frame.image, face)
                     rows.append((face.landmarks, face.blendshapes, head.identity))
                 self._tell("analyse", len(rows), video.info.frame_count)
-        return Sequence(*(np.stack(column) for column in zip(*rows, strict=True)))
+        return Person(*(np.stack(column) for column in zip(*rows, strict=True)))
 
     def _look(self, frame: Frame) -> tuple[Frame, list[Face]]:
         return frame, self._mixer.finder.faces(frame.image)
 
-    def latents(self, sequence: Sequence, code: Float) -> list[Float | None]:
+    def latents(self, person: Person, code: Float) -> list[Float | None]:
         """Return w per frame, None where there is no face."""
-        landmarks, crops = smooth_landmarks(sequence.landmarks, self._settings.track.smooth_s * self._rate)
+        landmarks, crops = smooth_landmarks(person.landmarks, self._settings.track.smooth_s * self._rate)
 
         def encode(frame: Frame) -> Float | None:
             i = frame.index
             if not np.isfinite(crops[i]).all():
                 return None
             aligned = apply(crops[i], landmarks[i])
-            head = Head(crop_face(frame.image, crops[i]), aligned, sequence.blendshapes[i], code)
+            head = Head(crop_face(frame.image, crops[i]), aligned, person.blendshapes[i], code)
             return self._mixer.latent(code, self._mixer.attributes(head))
 
         found = []

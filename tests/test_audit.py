@@ -232,7 +232,9 @@ def test_json_follows_its_schema(failing: dict[int, list[int]]) -> None:
 
 
 def test_report_needs_no_network_and_keeps_the_key_file_to_itself(tmp_path: Path) -> None:
-    settings = load_settings(None, ["identity.key_file=/home/me/secret.key"])
+    settings = load_settings(
+        None, ["identity.key_file=/home/me/secret.key", "select.keep_person=/home/me/secret.key"]
+    )
     page = tmp_path / "r.html"
     beside = write_report(page, replace(make_audit(), thumbnails={0: b"\xff\xd8jpeg"}), settings)
     text = page.read_text("utf-8") + beside.read_text("utf-8")

@@ -95,6 +95,7 @@ class Tally:
         source_frames, output_frames: decoded pictures.
         pts_errors: frames whose time moved by more than 2 ms.
         times_s: of the source's frames, from the first one, seconds.
+        damaged: whether parts of the source could not be read.
         face_frames: frames of the source with a face of at least 20 px.
         unchanged: boxes of source faces whose pixels are still there, by frame.
         faces_judged: source faces that were looked for in the output.
@@ -106,6 +107,7 @@ class Tally:
     output_frames: int = 0
     pts_errors: int = 0
     times_s: list[float] = field(default_factory=list)
+    damaged: bool = False
     face_frames: set[int] = field(default_factory=set)
     unchanged: dict[int, list[Float]] = field(default_factory=dict)
     faces_judged: int = 0
@@ -427,6 +429,7 @@ def compare_videos(
             comparison.add(look)
             if progress is not None:
                 progress(done, first.info.frame_count)
+        tally.damaged = first.corrupt_packets > 0 or first.ended_early
     return tally
 
 

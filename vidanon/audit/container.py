@@ -24,15 +24,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def compare_containers(
-    source: Path, output: Path, tally: Tally, damaged: bool
+    source: Path, output: Path, tally: Tally
 ) -> tuple[dict[str, tuple[str, str]], tuple[Check, ...]]:
-    """Compare frames, times and sound.
+    """Compare frames, times and sound; the sound of a damaged source is not compared.
 
     Args:
         source: the original.
         output: the result.
         tally: what decoding both gave.
-        damaged: the source cannot be read in full, so that its sound cannot be compared.
 
     Returns:
         By name what the source and the output hold, and the checks.
@@ -42,7 +41,7 @@ def compare_containers(
     """
     from vidanon.stages.decode import probe
 
-    before, after = probe(source), probe(output)
+    before, after, damaged = probe(source), probe(output), tally.damaged
     sounds = [_sound(path, damaged) for path in (source, output)]
     container = {
         "frames": (str(tally.source_frames), str(tally.output_frames)),

@@ -94,7 +94,7 @@ def audit(
     notes = () if plan is None else plan.notes
     if not dlib:
         notes += ("only one recogniser judged, and it took part in choosing the faces: install dlib-bin",)
-    container, container_checks = compare_containers(source, output, tally, bool(plan and plan.notes))
+    container, container_checks = compare_containers(source, output, tally)
     checks = (*container_checks, _coverage(leaks, tally), *_identity(results, dlib))
     found = Audit(
         source=source,

@@ -35,6 +35,7 @@ LIMITS = (
     "Faces narrower than 20 pixels are not judged. The recognisers saw the frames marked in the plots only.",
     "SFace took part in choosing and learning the new faces, so it is the weaker witness.",
 )
+PRIVATE_SETTINGS = (("identity", "key_file"), ("select", "keep_person"), ("select", "only_person"))
 NAMES = {
     "pose_error_deg": "head pose error, degrees (up to 45 degrees from frontal)",
     "landmark_nme": "landmark error, inter-ocular distances",
@@ -149,9 +150,10 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _settings_record(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return the settings; of the key file only whether there was one."""
+    """Return the settings; of files that point at a secret or a person only whether they were given."""
     record = settings.as_dict()
-    record["identity"]["key_file"] = "given" if settings.identity.key_file else ""
+    for section, name in PRIVATE_SETTINGS:
+        record[section][name] = "given" if record[section][name] else ""
     return record
 
 

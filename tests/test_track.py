@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.stages.smooth import fill_short, runs, smooth, smooth_landmarks
+from vidanon.stages.smooth import fill_meshes, short_gaps, smooth, smooth_landmarks
 from vidanon.stages.track import CutFinder, Sighting, Tracker, densify, drop_duplicates, link
 from vidanon.types import Face, Origin
 
@@ -123,8 +123,30 @@ def test_smoothing_keeps_unknown_frames_unknown():
     assert np.array_equal(np.isnan(crops[:, 0, 0]), np.isnan(meshes[:, 0, 0]))
 
 
-def test_only_short_inner_gaps_are_filled():
-    values = np.array([[np.nan], [1], [np.nan], [3], [np.nan], [np.nan], [np.nan], [np.nan], [8]], np.float32)
-    fill_short(values, np.ones(9, bool))
-    assert values[2, 0] == 2
-    assert [(r.start, r.stop) for r in runs(np.isnan(values[:, 0]))] == [(0, 1), (4, 8)]
+def meshes_with_gaps(*gaps, turned=1.0):
+    """24 meshes that move to the right; from the middle on they are squeezed by ``turned``."""
+    boxes = np.stack([[10 + 3 * i, 50, 50 + 3 * i, 90] for i in range(24)]).astype(np.float32)
+    meshes = np.stack([mesh(0, 0) for _ in boxes])
+    meshes[12:, :, 0] *= turned
+    meshes += boxes[:, None, :2]
+    whole = meshes.copy()
+    for gap in gaps:
+        meshes[gap] = np.nan
+    return meshes, boxes, whole
+
+
+def test_short_gaps_are_filled_so_that_meshes_follow_the_boxes():
+    meshes, boxes, whole = meshes_with_gaps(slice(0, 2), slice(4, 7), slice(9, 16), slice(17, 24))
+    gaps = short_gaps(meshes, boxes, np.ones(24, bool))
+    assert gaps == [slice(4, 7), slice(9, 16)]
+    boxes[10, [0, 2]] += 5
+    fill_meshes(meshes, boxes, gaps)
+    whole[10, :, 0] += 5
+    assert np.abs(meshes[4:16] - whole[4:16]).max() < 1e-3
+
+
+def test_a_longer_gap_is_left_where_the_face_turned_or_no_detector_followed():
+    meshes, boxes, _ = meshes_with_gaps(slice(4, 7), slice(9, 16), turned=0.7)
+    assert short_gaps(meshes, boxes, np.ones(24, bool)) == [slice(4, 7)]
+    meshes, boxes, _ = meshes_with_gaps(slice(4, 7), slice(9, 16))
+    assert short_gaps(meshes, boxes, np.arange(24) != 10) == [slice(4, 7)]

@@ -19,7 +19,7 @@ from vidanon.stages.detect import FaceDetector
 from vidanon.stages.follow import Looker, in_groups, with_next
 from vidanon.stages.landmark import Landmarker, box_iou, mesh_box
 from vidanon.stages.select import Selection, forced_track, parse_selection, read_person
-from vidanon.stages.smooth import fill_short, smooth_boxes, smooth_landmarks
+from vidanon.stages.smooth import fill, fill_meshes, short_gaps, smooth_boxes, smooth_landmarks
 from vidanon.stages.track import (
     CutFinder,
     Sighting,
@@ -254,8 +254,9 @@ def _track(number: int, person: int, tracklet: Tracklet, watcher: _Watcher, sett
     extend = round(settings.track.extend_s * watcher.rate)
     dense = densify(tracklet, extend, shots[shot], shots[shot + 1])
     detected = dense.origin == Origin.DETECTED
-    fill_short(dense.landmarks, detected)
-    fill_short(dense.blendshapes, detected)
+    gaps = short_gaps(dense.landmarks, dense.boxes, detected)
+    fill_meshes(dense.landmarks, dense.boxes, gaps)
+    fill(dense.blendshapes, gaps)
     sigma = settings.track.smooth_s * watcher.rate
     landmarks, crops = smooth_landmarks(dense.landmarks, sigma)
     tracklet.sightings.clear()  # a long video holds every mesh once, not twice

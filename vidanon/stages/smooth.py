@@ -18,6 +18,8 @@ JITTER = 0.006  # of the face's size: what the landmarker wavers by on a still h
 BOX_JITTER = 0.03  # of the box's side
 CROP_JITTER = 0.01  # of the crop's side
 FILL_FRAMES = 3  # landmarks missing for no longer than this are interpolated
+LONG_FILL_FRAMES = 8  # nor for longer than this where the face is as it was before
+ALIKE = 0.04  # mean distance of two meshes in their boxes, box sides
 COLUMNS = 120  # filtered at a time, bounds memory on long tracks
 
 
@@ -53,21 +55,60 @@ def runs(present: npt.NDArray[np.bool_]) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
-def fill_short(values: Float, fillable: npt.NDArray[np.bool_]) -> None:
-    """Interpolate (in place) runs of NaN rows no longer than ``FILL_FRAMES`` that lie between known rows.
+def short_gaps(landmarks: Float, boxes: Float, detected: npt.NDArray[np.bool_]) -> list[slice]:
+    """Return the gaps between known meshes that may be filled.
+
+    A gap is filled as a whole or not at all, only where a detector followed the face through it, and beyond
+    ``FILL_FRAMES`` only where the face comes out of it as it went in.
+
+    Args:
+        landmarks: float32 (n, 478, 2), NaN where unknown.
+        boxes: float32 (n, 4).
+        detected: bool (n,), whether a detector saw the face.
+    """
+    missing = np.isnan(landmarks[:, 0, 0])
+    gaps = []
+    for gap in runs(missing):
+        length, inner = gap.stop - gap.start, gap.start > 0 and gap.stop < len(landmarks)
+        if not inner or length > LONG_FILL_FRAMES or not detected[gap].all():
+            continue
+        ends = [gap.start - 1, gap.stop]
+        before, after = in_boxes(landmarks[ends], boxes[ends])
+        if length <= FILL_FRAMES or np.hypot(*(after - before).T).mean() <= ALIKE:
+            gaps.append(gap)
+    return gaps
+
+
+def in_boxes(points: Float, boxes: Float) -> Float:
+    """Express points (n, k, 2) relative to the centres and sides of boxes (n, 4)."""
+    side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)[:, None, None]
+    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    relative: Float = ((points - centre) / side).astype(np.float32)
+    return relative
+
+
+def fill(values: Float, gaps: list[slice]) -> None:
+    """Interpolate (in place) the rows of gaps between the known rows around them.
 
     Args:
         values: float32 (n, ...), NaN rows where unknown.
-        fillable: bool (n,), rows that may be filled; a run is filled as a whole or not at all.
+        gaps: see :func:`short_gaps`.
     """
-    missing = np.isnan(values.reshape(len(values), -1)[:, 0])
-    for gap in runs(missing):
-        inner = gap.start > 0 and gap.stop < len(values)
-        if not inner or gap.stop - gap.start > FILL_FRAMES or not fillable[gap].all():
-            continue
+    for gap in gaps:
         share = np.arange(1, gap.stop - gap.start + 1, dtype=np.float32) / (gap.stop - gap.start + 1)
         share = share.reshape(-1, *[1] * (values.ndim - 1))
         values[gap] = values[gap.start - 1] * (1 - share) + values[gap.stop] * share
+
+
+def fill_meshes(landmarks: Float, boxes: Float, gaps: list[slice]) -> None:
+    """Interpolate (in place) meshes in gaps so that they follow the boxes."""
+    side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)[:, None, None]
+    centre = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    for gap in gaps:
+        around = slice(gap.start - 1, gap.stop + 1)
+        relative = in_boxes(landmarks[around], boxes[around])
+        fill(relative, [slice(1, len(relative) - 1)])
+        landmarks[gap] = relative[1:-1] * side[gap] + centre[gap]
 
 
 def smooth_landmarks(landmarks: Float, sigma: float) -> tuple[Float, Float]:

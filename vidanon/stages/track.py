@@ -167,8 +167,8 @@ class CutFinder:
     """Shot cuts from thumbnails: the layout of light is another one, and it changed far more than usual.
 
     Correlation does not react to fades and exposure; the difference keeps noise of dark frames out.
-    PySceneDetect 0.7.2 did no better on the clips tried here, and it wants opencv-python, which overwrites the
-    files of the opencv-contrib-python that mediapipe brings.
+    PySceneDetect 0.7.2 did no better on the clips tried here, and it wants opencv-python, which overwrites
+    the files of the opencv-contrib-python that mediapipe brings.
     """
 
     def __init__(self) -> None:

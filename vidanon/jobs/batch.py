@@ -27,9 +27,9 @@ from vidanon.jobs.job import (
     file_digest,
     kept_key,
 )
-from vidanon.jobs.manifest import DONE, FAILED, NAME, Manifest, Record, settings_digest
+from vidanon.jobs.manifest import DONE, FAILED, NAME, Manifest, Record, names_a_file, settings_digest
 from vidanon.jobs.scan import Filter, Found, Watcher, scan
-from vidanon.settings import Settings
+from vidanon.settings import Settings, override
 
 SKIPPED_AT_ONCE = 1000
 NEW, SKIPPED_DONE, SKIPPED_FAILED = "new", "already done", "failed before"
@@ -140,12 +140,12 @@ class Batch:
             OutputError: the target is the source, lies around it, or is no folder.
             SettingsError: the key file cannot be used.
         """
-        self.source, self.target = Path(source), Path(target)
+        self.source, self.target = Path(source).absolute(), Path(target).absolute()
         self.options = options or BatchOptions()
         self.jobs = self.options.jobs or max(1, available_cores() // 2)
         if self.options.executor == "serial":
             self.jobs = 1
-        settings = settings or Settings()
+        settings = _with_absolute_paths(settings or Settings())
         workers = min(settings.runtime.workers, threads_per_job(self.jobs))
         self.settings = replace(settings, runtime=replace(settings.runtime, workers=workers))
         self._anonymize = anonymize
@@ -367,6 +367,17 @@ def _check_folders(source: Path, target: Path) -> None:
     inside = target.resolve()
     if inside == source.resolve() or inside in source.resolve().parents:
         raise OutputError(f"output folder {target} is or holds the input folder; choose another")
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """Make settings that name files independent of the folder in which a worker runs."""
+    values = {
+        section: {
+            name: str(Path(str(value)).absolute()) for name, value in options.items() if names_a_file(value)
+        }
+        for section, options in settings.as_dict().items()
+    }
+    return override(settings, values)
 
 
 def _load_key(settings: Settings) -> bytes:

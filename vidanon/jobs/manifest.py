@@ -57,16 +57,23 @@ class Record:
     notes: tuple[str, ...] = ()
 
 
+def names_a_file(value: object) -> bool:
+    """Whether the value of an option is the path of a file."""
+    return isinstance(value, str) and "\0" not in value and value != "" and os.path.isfile(value)  # noqa: PTH113
+
+
 def settings_digest(settings: Settings, extra: str = "") -> str:
     """Return a digest of what decides the result: all settings but where and how fast it runs.
 
-    The content of the key file counts, not its name.
+    Of files that are named (a key, a picture of a person) the content counts, not the name.
     """
     values = settings.as_dict()
     values["runtime"] = {"device": values["runtime"]["device"]}
-    key_file = settings.identity.key_file
-    key = hashlib.sha256(b"vidanon key" + Path(key_file).read_bytes()).hexdigest() if key_file else ""
-    values["identity"] = values["identity"] | {"key_file": key}
+    for options in values.values():
+        for option, value in options.items():
+            if names_a_file(value):
+                content = Path(str(value)).read_bytes()
+                options[option] = hashlib.sha256(b"vidanon settings" + content).hexdigest()
     text = json.dumps([values, extra], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

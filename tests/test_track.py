@@ -80,6 +80,12 @@ def test_two_boxes_on_one_face_become_one_and_neighbours_stay():
     assert [f.score for f in drop_duplicates([whole, again, part, neighbour])] == [0.9, 0.35]
 
 
+def test_hair_above_a_known_face_is_no_face_and_somebody_behind_is_one():
+    known = face(50, y=60, side=50, landmarks=mesh(50, y=60, side=50))
+    hair, behind = face(52, y=38, side=46, score=0.5), face(80, y=15, side=40, score=0.4)
+    assert [f.score for f in drop_duplicates([known, hair, behind])] == [0.9, 0.4]
+
+
 def unit(*values):
     vector = np.zeros(128, np.float32)
     vector[: len(values)] = values

@@ -21,6 +21,8 @@ from vidanon.types import Face, Float, Origin, UInt8
 
 SAME_MESH_IOU = 0.5
 INSIDE_SHARE = 0.8
+HAIR = 0.35  # how far the head reaches above the mesh, heights of the mesh
+HEAD_SHARE = 0.5
 MIN_AFFINITY = 0.25  # see _affinity
 REACH = 0.7  # how far a face may jump, in sides of its box
 REACH_PER_LOST_FRAME = 0.05
@@ -100,9 +102,20 @@ def _duplicate(face: Face, other: Face) -> bool:
     assert other.landmarks is not None
     if face.landmarks is not None:
         return box_iou(mesh_box(face.landmarks), mesh_box(other.landmarks)) > SAME_MESH_IOU
-    sides = np.minimum(face.box[2:], other.box[2:]) - np.maximum(face.box[:2], other.box[:2])
-    inter = float(np.prod(np.maximum(sides, 0)))
-    return inter > INSIDE_SHARE * float(np.prod(face.box[2:] - face.box[:2]))
+    if _share_inside(face.box, other.box) > INSIDE_SHARE:
+        return True
+    # Detectors also take hair for a face, right above the face that it belongs to.
+    head = mesh_box(other.landmarks)
+    head[1] -= HAIR * (head[3] - head[1])
+    centre = (face.box[:2] + face.box[2:]) / 2
+    inside = bool((centre >= head[:2]).all() and (centre <= head[2:]).all())
+    return inside and _share_inside(face.box, head) > HEAD_SHARE
+
+
+def _share_inside(box: Float, other: Float) -> float:
+    """Return the share of a box's area that lies in another."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    return float(np.prod(np.maximum(sides, 0))) / max(float(np.prod(box[2:] - box[:2])), 1e-6)
 
 
 def _affinity(expected: Float, box: Float, lost_frames: int) -> float:

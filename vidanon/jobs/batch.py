@@ -227,15 +227,15 @@ class Batch:
         self, manifest: Manifest, skipped: list[BatchOutcome], executor: Executor
     ) -> Iterator[Job | Pause]:
         """Yield the jobs; what needs none goes to ``skipped``."""
-        digest, faces = self._digest(), dict[str, Faces]()
+        digest, faces, problems = self._digest(), dict[str, Faces](), dict[str, str]()
         if self.options.link == "batch":
-            faces = self._link(executor, digest, manifest)
+            faces, problems = self._link(executor, digest, manifest)
         for found in self._found():
             if isinstance(found, Pause):
                 yield found
                 continue
             self.tally.total += 1
-            clash = found.problem or self._name_clash(found)
+            clash = found.problem or problems.get(found.relative, "") or self._name_clash(found)
             earlier, state = self._earlier(found, digest, manifest)
             if earlier is not None and (not clash or state == SKIPPED_FAILED):
                 outcome = BatchOutcome(earlier, fresh=False)
@@ -255,16 +255,19 @@ class Batch:
             extra = set_digest(list(scan(self.source, self._filter)))
         return settings_digest(self.settings, extra)
 
-    def _link(self, executor: Executor, digest: str, manifest: Manifest) -> dict[str, Faces]:
-        """Choose the faces of the whole folder, unless all of it is done."""
+    def _link(
+        self, executor: Executor, digest: str, manifest: Manifest
+    ) -> tuple[dict[str, Faces], dict[str, str]]:
+        """Choose the faces of the whole folder, unless all of it is done; say for which files it failed."""
         from vidanon.jobs.link import link_people, survey
 
         files = [found for found in scan(self.source, self._filter) if not found.problem]
         if all(self._earlier(found, digest, manifest)[1] != NEW for found in files):
-            return {}
+            return {}, {}
         fetch_models(self.settings)
         key = self._key or kept_key(self.target / WORK_FOLDER / "key")
-        return link_people(survey(files, executor, self.settings), key)
+        people, problems = survey(files, executor, self.settings)
+        return link_people(people, key), problems
 
     def _found(self) -> Iterable[Found | Pause]:
         if self.options.watch:

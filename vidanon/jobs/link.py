@@ -57,10 +57,23 @@ def set_digest(files: Sequence[Found]) -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
 
 
-def survey(files: Sequence[Found], executor: Executor, settings: Settings) -> dict[str, People]:
-    """Analyse all files; one that fails is left out, its own job will say why."""
-    outcomes = executor.imap(Survey(settings), files)
-    return {outcome.item.relative: outcome.value for outcome in outcomes if outcome.value is not None}
+def survey(
+    files: Sequence[Found], executor: Executor, settings: Settings
+) -> tuple[dict[str, People], dict[str, str]]:
+    """Analyse all files.
+
+    Returns:
+        The people of each file, and why others could not be analysed: without that, nobody knows whose new
+        face the people in them must have.
+    """
+    people: dict[str, People] = {}
+    problems: dict[str, str] = {}
+    for outcome in executor.imap(Survey(settings), files):
+        if outcome.failure is not None:
+            problems[outcome.item.relative] = outcome.failure.message.removeprefix(f"{outcome.item.path}: ")
+        elif outcome.value is not None:
+            people[outcome.item.relative] = outcome.value
+    return people, problems
 
 
 def link_people(files: dict[str, People], key: bytes) -> dict[str, Faces]:

@@ -60,10 +60,10 @@ def blind(
     def build(*arguments: object) -> Callable[..., list[object]]:
         real = kind(*arguments)  # type: ignore[arg-type]
 
-        def look(image: UInt8, *boxes: list[Float]) -> list[object]:
+        def look(image: UInt8, *boxes: list[Float], **how: bool) -> list[object]:
             if image.tobytes() in dark:
                 return [None for _ in boxes[0]] if boxes else []
-            return list(real(image, *boxes))  # type: ignore[arg-type]
+            return list(real(image, *boxes, **how))  # type: ignore[arg-type]
 
         return look
 
@@ -127,7 +127,7 @@ def test_without_a_further_round_it_is_refused_with_tracks_and_times(
 ) -> None:
     monkeypatch.setattr(synthesize, "Synthesizer", _Mirror)
     plan_file, report = tmp_path / "p.json", tmp_path / "r.html"
-    vidanon.plan.save_plan(replace(plan, spares={}), plan_file)
+    vidanon.save_plan(replace(plan, spares={}), plan_file)
     options = [option for value in (*QUICK, "audit.rounds=0") for option in ("--set", value)]
     arguments = ["render", source, plan_file, "-o", tmp_path / "out.mp4", "--report", report, "--quiet"]
     result = CliRunner().invoke(main, [*map(str, arguments), *options])

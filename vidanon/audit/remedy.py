@@ -15,6 +15,7 @@ LOCAL_SHARE = 0.25
 LEAK_MARGIN_FRAMES = 5
 _LINK_FRAMES = 3
 _LINK_IOU = 0.2
+_SAME_IOU = 0.8
 
 
 def remedy(plan: Plan, audit: Audit, obscure_only: bool) -> Plan | None:
@@ -49,7 +50,7 @@ def remedy(plan: Plan, audit: Audit, obscure_only: bool) -> Plan | None:
             better = track
         changed = changed or better is not track
         tracks.append(better)
-    unseen = _uncovered_tracks(plan, audit)
+    unseen = [track for track in _uncovered_tracks(plan, audit) if not _repeats(track, plan)]
     if not changed and not unseen:
         return None
     return replace(plan, tracks=(*tracks, *unseen), identities=identities, spares=spares)
@@ -86,12 +87,16 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
 
 
 def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> set[int]:
-    """Return the tracks in whose place an original face is left."""
+    """Return the tracks in whose place an original face is left, unless they are obscured there already.
+
+    What shows beside an obscured track is another face, or the track's box is off: it needs a box of its own.
+    """
     return {
         track.id
         for track in plan.tracks
         for frame, boxes in leaks.items()
         if track.start <= frame < track.end
+        and np.isfinite(track.crop_from_frame[frame - track.start]).all()
         and any(box_iou(track.boxes[frame - track.start], box) > _LINK_IOU for box in boxes)
     }
 
@@ -105,6 +110,20 @@ def _uncovered_tracks(plan: Plan, audit: Audit) -> list[Track]:
                 _extend(runs, frame, box)
     first = max((track.id for track in plan.tracks), default=-1) + 1
     return [_blank_track(first + number, run, plan) for number, run in enumerate(runs)]
+
+
+def _repeats(track: Track, plan: Plan) -> bool:
+    """Say whether the plan obscures this very place already, so that doing it again changes nothing."""
+    return any(
+        other.start <= track.start
+        and track.end <= other.end
+        and not np.isfinite(other.crop_from_frame).any()
+        and all(
+            box_iou(box, other.boxes[track.start + row - other.start]) > _SAME_IOU
+            for row, box in enumerate(track.boxes)
+        )
+        for other in plan.tracks
+    )
 
 
 def _extend(runs: list[dict[int, Float]], frame: int, box: Float) -> None:

@@ -90,8 +90,8 @@ def main() -> None:
     costs = json.loads(options.costs.read_text())
     lengths = file_lengths_s(options.minutes)
     seconds = sum(lengths)
-    # Each source is read three times (analysis, render, audit), each result written and read once.
-    storage_h = 5 * seconds * costs["bytes_per_s_in"] / ASSUMED["storage_bytes_per_s"] / 3600
+    # Each source is read four times (hash, analysis, render, audit), each result written and read once.
+    storage_h = 6 * seconds * costs["bytes_per_s_in"] / ASSUMED["storage_bytes_per_s"] / 3600
     print(f"{len(lengths)} files, {seconds / 60:.0f} minutes; costs of {costs['clip']} {costs['size']}")
     print("| nodes | kind | days | cost | video minutes per hour | lost work | bottleneck |")
     print("|---|---|---|---|---|---|---|")

@@ -111,7 +111,7 @@ class Manifest:
     def _learn(self, line: bytes) -> None:
         try:
             record = _parse(line)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, RecursionError):
             self.torn += 1
             return
         self._index.execute("replace into line values (?, ?)", (_key(record.source), line))
@@ -148,13 +148,21 @@ def _key(source: str) -> bytes:
     return os.fsencode(source)
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "tuple[str, ...]": list}
+
+
 def _parse(line: bytes) -> Record:
+    """Read a line; ValueError or TypeError where it is none of ours."""
     values = json.loads(line)
-    known = {field.name for field in fields(Record)}
-    record = Record(**{name: value for name, value in values.items() if name in known})
-    if not isinstance(record.source, str):
-        raise TypeError("source is no text")
-    return record
+    if not isinstance(values, dict):
+        raise TypeError("not a record")
+    known = {}
+    for option in fields(Record):
+        if option.name in values:
+            if not isinstance(values[option.name], _KINDS[str(option.type)]):
+                raise TypeError(f"{option.name} is of the wrong kind")
+            known[option.name] = values[option.name]
+    return Record(**known | {"notes": tuple(known.get("notes", ()))})
 
 
 def _ends_a_line(descriptor: int) -> bool:

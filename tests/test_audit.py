@@ -25,10 +25,12 @@ from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.measures import is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.settings import Settings, load_settings
+from vidanon.stages.obscure import obscure
 from vidanon.types import Float, IdentityCode, Plan, Track, VideoInfo
 
 FRAMES = 40
@@ -312,3 +314,15 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
         calibrate(tmp_path / "nowhere", ModelStore())
     with pytest.raises(InputError, match="too few"):
         calibrate(tmp_path, ModelStore())
+
+
+def test_a_dark_face_under_the_mask_counts_as_changed_and_coding_noise_does_not() -> None:
+    random = np.random.default_rng(4)
+    grey = random.normal(14, 4, (80, 80, 1)).clip(0, 255).round()
+    face = np.repeat(grey, 3, axis=2).astype(np.uint8)
+    box = np.array([15, 15, 65, 65], np.float32)
+    coded = (face + random.choice([-1, 0, 1], face.shape)).clip(0, 255).astype(np.uint8)
+    masked = face.copy()
+    obscure(masked, box)
+    assert is_unchanged(face, coded, box)
+    assert not is_unchanged(face, masked, box)

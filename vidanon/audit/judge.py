@@ -202,8 +202,9 @@ def _track_audit(
     obscured_at: dict[int, list[int]] | None,
     watcher: Watcher,
 ) -> TrackAudit:
+    masked = set((obscured_at or {}).get(number, ()))
     samples = sorted(
-        [_seen(pair, times_s) for pair in pairs] + [_unseen(face, times_s) for face in hidden],
+        [_seen(pair, times_s) for pair in pairs] + [_unseen(face, times_s, masked) for face in hidden],
         key=lambda sample: sample.frame,
     )
     planned = next((t for t in tracks.plan.tracks if t.id == number), None) if tracks.plan else None
@@ -232,8 +233,9 @@ def _seen(pair: FacePair, times_s: list[float]) -> Sample:
     return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, True, known)
 
 
-def _unseen(face: HiddenFace, times_s: list[float]) -> Sample:
-    known = ("SFace",) if face.similarity > SFACE_SAME_PERSON else ()
+def _unseen(face: HiddenFace, times_s: list[float], masked: set[int]) -> Sample:
+    """A place without a face. Under the mask SFace only compares light and shade: dark is like dark."""
+    known = ("SFace",) if face.similarity > SFACE_SAME_PERSON and face.frame not in masked else ()
     return Sample(face.frame, times_s[face.frame], face.similarity, None, False, known)
 
 

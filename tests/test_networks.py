@@ -134,12 +134,14 @@ def test_bfloat16_looks_like_float32(models: ModelStore, w: np.ndarray) -> None:
     assert (10 * np.log10(4 / np.maximum(error, 1e-12)) > 45).all()
 
 
-def _faces(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _faces(count: int) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(3)
     identity = rng.standard_normal((count, 128))
     identity /= np.linalg.norm(identity, axis=1, keepdims=True)
-    crop, blendshapes = rng.uniform(-1, 1, (count, 3, 128, 128)), rng.uniform(0, 0.6, (count, 52))
-    return crop.astype(np.float32), identity.astype(np.float32), blendshapes.astype(np.float32)
+    colours, blendshapes = rng.uniform(-1, 1, (count, 3, 2, 2)), rng.uniform(0, 0.6, (count, 52))
+    crop = colours.repeat(64, 2).repeat(64, 3)
+    face = rng.uniform(0.3, 0.7, (478, 2)) + rng.normal(0, 0.01, (count, 478, 2))
+    return tuple(x.astype(np.float32) for x in (crop, identity, blendshapes, face))
 
 
 def test_mapper_is_deterministic_and_every_input_counts() -> None:
@@ -150,7 +152,7 @@ def test_mapper_is_deterministic_and_every_input_counts() -> None:
         assert w.shape == (2, 512)
         assert w.dtype == torch.float32
         torch.testing.assert_close(w, load_attribute_mapper()(*map(torch.from_numpy, again)), atol=0, rtol=0)
-        for i in range(3):
+        for i in range(4):
             changed = [torch.from_numpy(x) for x in first]
             changed[i] = changed[i].flip(0)
             assert float((mapper(*changed) - w).abs().mean()) > 0.01

@@ -79,7 +79,7 @@ class _Noise:
 
     def prepare(self, exit_px: int) -> None: ...
 
-    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
+    def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.zeros(512, np.float32)
 
     def picture(self, w: Float, exit_px: int) -> UInt8:

@@ -86,7 +86,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_weights_sheets_and_a_log(finished: Path) -> None:
     from safetensors.torch import load_file
 
-    model = AttributeMapper(follows_landmarks=True)
+    model = AttributeMapper()
     model.load_state_dict(load_file(finished / "mapper.safetensors"))
     assert (finished / "mapper.safetensors").stat().st_size < 20e6
     assert list(finished.glob("sheet-*.png"))

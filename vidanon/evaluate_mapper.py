@@ -30,7 +30,7 @@ from vidanon.figures import (
     same_figures,
     w_figures,
 )
-from vidanon.geometry import unit_crop_from_frame
+from vidanon.geometry import apply, unit_crop_from_frame
 from vidanon.identity.bank import Bank, load_bank, look
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace, aligned_crop
@@ -89,8 +89,7 @@ class Bench:
             np.zeros((1, LANDMARK_COUNT, 2), np.float32),
         )
         module = load_mapper(weights)
-        self._inputs = len(example) if module.geometry is not None else len(example) - 1
-        self._mapper = network_from_module(module, example[: self._inputs], workers=workers + 1)
+        self._mapper = network_from_module(module, example, workers=workers + 1)
         self._reader = FaceReader(models, workers)
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
@@ -119,16 +118,14 @@ class Bench:
         seen = self.see(picture)
         if seen is None:
             return None
-        small = cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
-        crop = small.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
-        return Subject("", seen, crop, w)
+        return Subject("", seen, crop_face(picture, unit_crop_from_frame(seen.landmarks)), w)
 
     def latent(self, identity: Float, attributes: Subject) -> Float:
         """Map an identity (128,) and the attributes of a subject to w (512,)."""
         seen = attributes.seen
-        unit = (seen.landmarks + np.float32(0.5)) / np.float32(PICTURE_PX)
-        inputs = (attributes.crop[None], identity[None], seen.blendshapes[None], unit[None])
-        return np.asarray(self._mapper(*inputs[: self._inputs])[0][0], np.float32)
+        aligned = apply(unit_crop_from_frame(seen.landmarks), seen.landmarks)
+        inputs = (attributes.crop, identity, seen.blendshapes, aligned)
+        return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
 
     def outputs(
         self, jobs: Sequence[tuple[Float, Subject]], title: str

@@ -59,7 +59,7 @@ def load_mapper(weights: Path | None = None) -> AttributeMapper:
         return load_attribute_mapper()
     try:
         state = {key: x.float() if x.is_floating_point() else x for key, x in load_file(weights).items()}
-        module = AttributeMapper(follows_landmarks="geometry.pose_map" in state)
+        module = AttributeMapper()
         module.load_state_dict(state)
     except (OSError, SafetensorError) as error:
         raise ModelsError(
@@ -172,8 +172,8 @@ class Mixer:
     def attributes(self, head: Head) -> Float:
         """Return the attribute code of a head, float32 (n,).
 
-        It holds the encoder's code, z-scored blendshapes and, where the mapper takes them, head rotation and
-        gaze. Codes may be interpolated linearly.
+        It holds the encoder's code, standardised blendshapes, head rotation and gaze. Codes may be
+        interpolated linearly.
         """
         import torch
 
@@ -182,10 +182,9 @@ class Mixer:
             expression = (
                 torch.from_numpy(head.blendshapes) - mapper.blendshape_mean
             ) / mapper.blendshape_scale
-            parts = [mapper.attributes(torch.from_numpy(head.crop[None])), expression[None]]
-            if mapper.geometry is not None:
-                parts.append(mapper.geometry(torch.from_numpy(head.landmarks[None])))
-            return np.asarray(torch.cat(parts, 1)[0].numpy(), np.float32)
+            code = mapper.attributes(torch.from_numpy(head.crop[None]))
+            geometry = mapper.geometry(torch.from_numpy(head.landmarks[None]))
+            return np.asarray(torch.cat([code, expression[None], geometry], 1)[0].numpy(), np.float32)
 
     def latent(self, identity: Float, attributes: Float) -> Float:
         """Map identity (128,) of any length and an attribute code to w of the generator, float32 (512,)."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import SettingsError
+from vidanon.geometry import apply
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, synthesize, warp
@@ -198,7 +199,10 @@ class Renderer:
                     crop = synthesize.crop_face(frame.image, transform)
                     code = self._plan.identities[track.person].vector
                     face.w = self._synthesizer.latent(
-                        crop, code, track.blendshapes[offset].astype(np.float32)
+                        crop,
+                        code,
+                        track.blendshapes[offset].astype(np.float32),
+                        apply(transform, track.landmarks[offset].astype(np.float32)),
                     )
         return _Work(frame, faces)
 

@@ -100,7 +100,7 @@ class _Mirror:
 
     def prepare(self, exit_px: int) -> None: ...
 
-    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
+    def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         with self._lock:
             self._crops.append(np.asarray((crop.transpose(1, 2, 0) + 1) * 127.5, np.uint8))
             return np.full(512, len(self._crops) - 1, np.float32)

@@ -1,7 +1,7 @@
 """The attribute encoder: what of a face crop should stay (pose, expression, light, hair).
 
 It takes the place of the InceptionV3 encoder of "Face Identity Disentanglement via Latent Space Mapping"
-(Nitzan et al. 2020, section 3): a small stack of inverted residual blocks, since it runs on every frame.
+(Nitzan et al. 2020, section 3): a small residual network, since it runs on every frame.
 """
 
 from __future__ import annotations
@@ -14,64 +14,8 @@ from torch import Tensor, nn
 CROP_PX = 128
 ATTRIBUTE_SIZE = 256
 
-_BLOCKS = (
-    (32, 48, 2),
-    (48, 48, 1),
-    (48, 96, 2),
-    (96, 96, 1),
-    (96, 96, 1),
-    (96, 192, 2),
-    (192, 192, 1),
-    (192, 192, 1),
-)
+_BLOCKS = ((48, 48, 1), (48, 96, 2), (96, 96, 1), (96, 192, 2), (192, 192, 1))
 """(channels in, channels out, stride) of the blocks behind the stem."""
-
-
-class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise 3x3, 1x1 projection (Sandler et al. 2018), with SiLU."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int = 3) -> None:
-        super().__init__()
-        wide = channels_in * expansion
-        self.residual = channels_in == channels_out and stride == 1
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels_in, wide, 1, bias=False),
-            nn.BatchNorm2d(wide),
-            nn.SiLU(),
-            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
-            nn.BatchNorm2d(wide),
-            nn.SiLU(),
-            nn.Conv2d(wide, channels_out, 1, bias=False),
-            nn.BatchNorm2d(channels_out),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float32 (n, channels_in, h, w) to (n, channels_out, h / stride, w / stride)."""
-        y = cast(Tensor, self.layers(x))
-        return x + y if self.residual else y
-
-
-class AttributeEncoder(nn.Module):
-    """Encode an FFHQ-aligned face crop.
-
-    The 8x8 map is flattened, not averaged: average pooling loses the pose.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2, bias=False), nn.BatchNorm2d(32), nn.SiLU())
-        self.blocks = nn.Sequential(*(InvertedResidual(*block) for block in _BLOCKS))
-        self.reduce = nn.Conv2d(192, 64, 1)
-        self.out = nn.Linear(64 * 8 * 8, ATTRIBUTE_SIZE)
-
-    def forward(self, crop: Tensor) -> Tensor:
-        """Map float32 RGB crops (n, 3, 128, 128) in [-1, 1] to attribute codes (n, 256)."""
-        x = self.blocks(self.stem(crop))
-        x = nn.functional.silu(self.reduce(x))
-        return cast(Tensor, self.out(torch.flatten(x, 1)))
-
-
-_STAGES = ((48, 48, 1), (48, 96, 2), (96, 96, 1), (96, 192, 2), (192, 192, 1))
 
 
 class Residual(nn.Module):
@@ -94,7 +38,7 @@ class Residual(nn.Module):
         return nn.functional.silu(self.shortcut(x) + self.layers(x))
 
 
-class ResidualEncoder(nn.Module):
+class AttributeEncoder(nn.Module):
     """Encode an FFHQ-aligned face crop.
 
     Plain convolutions on patches of 4 x 4 pixels: on a CPU they train and run faster than the thinner layers
@@ -105,7 +49,7 @@ class ResidualEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 48, 4, 4, bias=False), nn.BatchNorm2d(48), nn.SiLU())
-        self.blocks = nn.Sequential(*(Residual(*stage) for stage in _STAGES))
+        self.blocks = nn.Sequential(*(Residual(*block) for block in _BLOCKS))
         self.reduce = nn.Conv2d(192, 64, 1)
         self.out = nn.Linear(64 * 8 * 8, ATTRIBUTE_SIZE)
 

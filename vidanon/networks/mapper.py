@@ -1,7 +1,8 @@
 """The mapper: identity, attributes and expression to a latent w of the generator.
 
 "Face Identity Disentanglement via Latent Space Mapping" (Nitzan et al. 2020, section 3), with the 52
-blendshapes as an explicit part of the input, so that eyelids and jaw follow the source.
+blendshapes, head rotation and gaze as an explicit part of the input: landmark networks read them more reliably
+from real footage than an encoder that has seen generated pictures only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vidanon.errors import ModelsError
-from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder, ResidualEncoder
+from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT
 
 W_SIZE = 512
@@ -78,16 +79,25 @@ class Mapper(nn.Module):
 
     w_mean: Tensor
 
-    def __init__(self, width: int = 1024, geometry: int = 0) -> None:
+    def __init__(self, width: int = 1024) -> None:
         super().__init__()
-        joint = EMBEDDING_SIZE + ATTRIBUTE_SIZE + BLENDSHAPE_COUNT + geometry
+        joint = EMBEDDING_SIZE + ATTRIBUTE_SIZE + BLENDSHAPE_COUNT + POSE_SIZE + GAZE_SIZE
         sizes = (joint, width, width, width, W_SIZE)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.register_buffer("w_mean", torch.zeros(W_SIZE))
 
-    def forward(self, identity: Tensor, attributes: Tensor, expression: Tensor) -> Tensor:
-        """Map identity (n, 128), attributes (n, 256) and what is known of the expression to w (n, 512)."""
-        x = torch.cat([identity * math.sqrt(EMBEDDING_SIZE), attributes, expression], 1)
+    def forward(self, identity: Tensor, attributes: Tensor, told: Tensor) -> Tensor:
+        """Map a joint code to a latent.
+
+        Args:
+            identity: float32 (n, 128), unit length.
+            attributes: float32 (n, 256), of the attribute encoder.
+            told: float32 (n, 59), standardised blendshapes, head rotation and gaze.
+
+        Returns:
+            float32 (n, 512), w of the generator.
+        """
+        x = torch.cat([identity * math.sqrt(EMBEDDING_SIZE), attributes, told], 1)
         for i, layer in enumerate(self.layers):
             x = layer(nn.functional.leaky_relu(x, 0.2) if i else x)
         return self.w_mean + W_SPREAD * x
@@ -99,17 +109,15 @@ class AttributeMapper(nn.Module):
     blendshape_mean: Tensor
     blendshape_scale: Tensor
 
-    def __init__(self, follows_landmarks: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.attributes: nn.Module = ResidualEncoder() if follows_landmarks else AttributeEncoder()
-        self.geometry = Geometry() if follows_landmarks else None
-        self.mapper = Mapper(geometry=POSE_SIZE + GAZE_SIZE if follows_landmarks else 0)
+        self.attributes = AttributeEncoder()
+        self.geometry = Geometry()
+        self.mapper = Mapper()
         self.register_buffer("blendshape_mean", torch.zeros(BLENDSHAPE_COUNT))
         self.register_buffer("blendshape_scale", torch.ones(BLENDSHAPE_COUNT))
 
-    def forward(
-        self, crop: Tensor, identity: Tensor, blendshapes: Tensor, landmarks: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, crop: Tensor, identity: Tensor, blendshapes: Tensor, landmarks: Tensor) -> Tensor:
         """Map one face per row to the latent of its replacement.
 
         Args:
@@ -122,9 +130,8 @@ class AttributeMapper(nn.Module):
             float32 (n, 512), w of the generator.
         """
         expression = (blendshapes - self.blendshape_mean) / self.blendshape_scale
-        if self.geometry is not None and landmarks is not None:
-            expression = torch.cat([expression, self.geometry(landmarks)], 1)
-        return cast(Tensor, self.mapper(identity, self.attributes(crop), expression))
+        told = torch.cat([expression, self.geometry(landmarks)], 1)
+        return cast(Tensor, self.mapper(identity, self.attributes(crop), told))
 
 
 def load_weights(name: str) -> dict[str, Tensor]:

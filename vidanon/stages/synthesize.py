@@ -17,7 +17,7 @@ from vidanon.geometry import compose, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, converted_network
 from vidanon.networks.runtime import Network
-from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, Float, UInt8
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,9 +111,20 @@ class Synthesizer:
         if exit_px not in self._exits:
             self._exits[exit_px] = self._network(_exit_recipe(self._models, exit_px), bfloat16=True)
 
-    def latent(self, crop: Float, identity: Float, blendshapes: Float) -> Float:
-        """Map crop (3, 128, 128), identity (128,) and blendshapes (52,) to w, float32 (512,)."""
-        return np.asarray(self._mapper(crop[None], identity[None], blendshapes[None])[0][0], np.float32)
+    def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
+        """Find the latent of a face.
+
+        Args:
+            crop: float32 (3, 128, 128), [-1, 1].
+            identity: float32 (128,), of the new person.
+            blendshapes: float32 (52,), 0..1.
+            landmarks: float32 (478, 2), in the unit crop.
+
+        Returns:
+            float32 (512,), w.
+        """
+        inputs = (crop, identity, blendshapes, landmarks)
+        return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
 
     def picture(self, w: Float, exit_px: int) -> UInt8:
         """Generate the face of w, uint8 RGB (exit_px, exit_px, 3)."""
@@ -131,6 +142,7 @@ def _mapper_recipe() -> Recipe:
         np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),
         np.zeros((1, EMBEDDING_SIZE), np.float32),
         np.zeros((1, BLENDSHAPE_COUNT), np.float32),
+        np.zeros((1, LANDMARK_COUNT, 2), np.float32),
     )
     return Recipe("mapper", build, example, (weights_path("mapper.safetensors"),))
 

@@ -58,7 +58,7 @@ class Trainer:
         self.config, self.device = config, device
         self.stage = self.step = 0
         self.spread = Spread(spread.mean.to(device), spread.std.to(device))
-        self.model = AttributeMapper(follows_landmarks=True)
+        self.model = AttributeMapper()
         self._take_units(space, spread)
         # Convolutions on a CPU run faster with channels last and in bfloat16.
         self.model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,7 +73,6 @@ class Trainer:
         self.model.mapper.w_mean = spread.mean.clone()
         self.model.blendshape_mean = space.expression_mean.clone()
         self.model.blendshape_scale = space.expression_scale.clone()
-        assert self.model.geometry is not None
         self.model.geometry.load_state_dict(space.geometry.state_dict())
 
     @property

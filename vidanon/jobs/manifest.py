@@ -148,7 +148,12 @@ def _key(source: str) -> bytes:
     return os.fsencode(source)
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "tuple[str, ...]": list}
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "tuple[str, ...]": list,
+}
 
 
 def _parse(line: bytes) -> Record:

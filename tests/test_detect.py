@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidanon.stages.detect import Candidates, agree, fit, keep_best, tilt_of, turn_back
+from vidanon.errors import ModelsError
+from vidanon.models.registry import ModelStore
+from vidanon.settings import Settings
+from vidanon.stages.decode import Decoder
+from vidanon.stages.detect import Candidates, FaceDetector, agree, fit, keep_best, tilt_of, turn_back
+from vidanon.stages.landmark import Landmarker, tilt_of_mesh
 
 SURE = (0.3, 0.7)
 
@@ -29,7 +34,9 @@ def test_one_sure_family_is_enough_and_two_half_sure_ones_are():
     assert kept([(0, 0.12)], [(0, 0.3)]) == []
 
 
-candidates = st.lists(st.tuples(st.integers(0, 300), st.sampled_from([0.12, 0.2, 0.31, 0.5, 0.71, 0.9])), max_size=6)
+candidates = st.lists(
+    st.tuples(st.integers(0, 300), st.sampled_from([0.12, 0.2, 0.31, 0.5, 0.71, 0.9])), max_size=6
+)
 
 
 @given(candidates, candidates)
@@ -67,6 +74,7 @@ def test_the_tilt_is_that_of_the_line_from_the_eyes_to_the_mouth(angle):
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
+@settings(deadline=None, max_examples=30)
 def test_pictures_fit_the_grid_and_grow_at_most_twofold(width, height):
     picture, scale = fit(np.zeros((height, width, 3), np.uint8), 640)
     assert picture.shape[0] % 32 == picture.shape[1] % 32 == 0
@@ -78,3 +86,20 @@ def test_pictures_fit_the_grid_and_grow_at_most_twofold(width, height):
 def test_suppression_keeps_the_best_of_overlapping_boxes():
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]], np.float32)
     assert keep_best(boxes, np.array([0.5, 0.9, 0.4], np.float32)).tolist() == [1, 2]
+
+
+def test_a_face_upside_down_or_on_its_side_is_found_with_its_mesh():
+    models = ModelStore(offline=True)
+    try:
+        clip = models.path("sample-clip")
+        detect, landmark = FaceDetector(models, Settings().detect, 1), Landmarker(models, 1)
+    except ModelsError as error:
+        pytest.skip(f"needs models and the sample clip: {error}")
+    with Decoder(clip) as video:
+        image = next(iter(video)).image
+    for quarters in range(4):
+        turned = np.ascontiguousarray(np.rot90(image, quarters))
+        best = detect(turned, turned=True)[0]
+        (mesh,) = landmark(turned, [best.box], [best.tilt])
+        assert mesh is not None
+        assert np.cos(tilt_of_mesh(mesh[0]) + quarters * np.pi / 2) > 0.9

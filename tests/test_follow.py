@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidanon.stages.follow import Looker, in_groups, with_next
@@ -74,6 +74,7 @@ def test_a_face_whose_mesh_is_lost_is_looked_for_with_every_means():
     st.sets(st.integers(0, 11)),
     st.integers(1, 5),
 )
+@settings(deadline=None, max_examples=50)
 def test_no_frame_and_no_face_is_lost(faces, meshless, every):
     scene = Scene(faces, meshless)
     seen = scene.seen(12, every)

@@ -1,11 +1,11 @@
 """Find every face in a picture. Recall decides: a false alarm costs little, a missed face costs a person.
 
-Two detector families look: CenterFace (Xu et al. 2019) at ``long_side_px``, larger for large frames; YuNet (Wu
-et al. 2023) at the same size, at half of it for faces that fill the frame, and at twice for small faces in
-large frames. A box that either is sure of is a face, and so is one that both half believe in: their mistakes
-differ. On hand-checked crowds this found more faces with fewer false alarms than lower thresholds for each.
-Asked to, YuNet also looks at the picture on its sides and upside down: faces of people who lie, and videos
-that were filmed the wrong way round.
+Two detector families look: CenterFace (Xu et al. 2019) at ``long_side_px``, larger for large frames; YuNet
+(Wu et al. 2023) at the same size, at half of it for faces that fill the frame, and at twice that for small
+faces in large frames. A box that either is sure of is a face, and so is one that both half believe in:
+their mistakes differ. On hand-checked crowds this found more faces with fewer false alarms than lower
+thresholds for each. Asked to, YuNet also looks at the picture on its sides and upside down: faces of people
+who lie, and videos that were filmed the wrong way round.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from vidanon.bars import (
     mean_of,
 )
 from vidanon.compare import evaluate_pair
-from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
+from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError, VidanonError
 from vidanon.measures import SIGNAL_NAMES
 from vidanon.sheets import contact_sheet, write_picture
 
@@ -132,7 +132,8 @@ def _surviving(source: Path, models: ModelStore, settings: Settings, options: Cl
     except ModelsError:
         raise
     except Exception as error:
-        log.exception("%s could not be evaluated", source)
+        # An error of ours says what to do; anything else is a bug and needs its traceback.
+        log.error("%s could not be evaluated", source, exc_info=not isinstance(error, VidanonError))
         return {"clip": source.name, "error": f"{type(error).__name__}: {error}"}
 
 

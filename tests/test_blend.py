@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidanon.geometry import apply, compose, fit_similarity, invert, unit_crop_from_frame
-from vidanon.stages import blend, gate, obscure, warp
-from vidanon.stages.mesh import CONTROL, FACE_OVAL
-from vidanon.types import Float
+from vidanon.networks.segmenter import MAP_PX, Part
+from vidanon.stages import blend, gate, obscure, segment, warp
+from vidanon.stages.mesh import CONTROL, EYES, FACE_OVAL
+from vidanon.types import Bool, Float, UInt8
 
 
 @pytest.fixture
@@ -24,6 +25,31 @@ def landmarks() -> Float:
         points[list(ids)] = (x, y)
     points[61], points[291] = (132, 195), (168, 195)
     return points
+
+
+CROP_FROM_FRAME = np.array([[1 / 300, 0, 0], [0, 1 / 300, 0]], np.float32)
+"""The crop is the whole of a 300 px frame."""
+
+
+def head_parts(**areas: tuple[int, int, int, int]) -> Float:
+    """Part chances of a head that is all skin but for boxes (x0, y0, x1, y1) in frame pixels, by part."""
+    labels = np.full((MAP_PX, MAP_PX), Part.SKIN)
+    for name, box in areas.items():
+        x0, y0, x1, y1 = (round(v * MAP_PX / 300) for v in box)
+        labels[y0:y1, x0:x1] = Part[name.upper()]
+    return np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1)
+
+
+def put_on(image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None) -> UInt8:
+    """Return the image with a plain new face (or ``new``, the size of the image) blended in."""
+    result = image.copy()
+    region = blend.region_of_interest(landmarks, image.shape)
+    assert region is not None
+    x0, y0, x1, y1 = region
+    if new is None:
+        new = np.full((*image.shape[:2], 4), (120, 120, 120, 255), np.uint8)
+    blend.blend(result, new[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, parts, CROP_FROM_FRAME)
+    return result
 
 
 def test_the_crop_puts_the_eyes_on_the_ffhq_template(landmarks: Float) -> None:
@@ -65,31 +91,94 @@ def test_the_new_shape_meets_the_source_at_the_outline_and_keeps_its_own_inside(
     assert np.abs(target - landmarks)[inside].mean() > 0.3
 
 
+def noise(seed: int) -> UInt8:
+    return np.random.default_rng(seed).integers(90, 160, (300, 300, 3), dtype=np.uint8)
+
+
+def share_kept(before: UInt8, after: UInt8, box: tuple[int, int, int, int]) -> float:
+    """How much of the source's noise is left in a box."""
+    x0, y0, x1, y1 = box
+    a, b = (x[y0:y1, x0:x1].astype(float).ravel() for x in (before, after))
+    return float(np.cov(a, b)[0, 1] / a.var())
+
+
 def test_blending_replaces_the_face_and_leaves_the_rest_alone(landmarks: Float) -> None:
-    rng = np.random.default_rng(3)
-    image = rng.integers(90, 160, (300, 300, 3), dtype=np.uint8)
-    before = image.copy()
-    region = blend.region_of_interest(landmarks, image.shape)
-    assert region is not None
-    x0, y0, x1, y1 = region
-    new = np.full((y1 - y0, x1 - x0, 3), 120, np.uint8)
-    blend.blend(image, new, landmarks, region, forehead=0.16, feather=0.06)
+    image = noise(3)
+    x0, y0, x1, y1 = blend.region_of_interest(landmarks, image.shape) or (0, 0, 0, 0)
+    result = put_on(image, landmarks, head_parts())
     outside = np.ones(image.shape[:2], bool)
     outside[y0:y1, x0:x1] = False
-    assert (image[outside] == before[outside]).all()
-    inner = image[140:180, 130:170].astype(float)
-    assert inner.std() < 0.3 * before[140:180, 130:170].std(), "texture of the original is left"
+    assert (result[outside] == image[outside]).all()
+    assert abs(share_kept(image, result, (130, 140, 170, 180))) < 0.05
 
 
 def test_a_grey_video_stays_grey(landmarks: Float) -> None:
     image = np.repeat(np.random.default_rng(4).integers(60, 180, (300, 300, 1), dtype=np.uint8), 3, axis=2)
-    region = blend.region_of_interest(landmarks, image.shape)
-    assert region is not None
-    x0, y0, x1, y1 = region
-    new = np.random.default_rng(5).integers(0, 255, (y1 - y0, x1 - x0, 3), dtype=np.uint8)
-    blend.blend(image, new, landmarks, region, forehead=0.16, feather=0.06)
-    spread = image.max(axis=2).astype(int) - image.min(axis=2)
+    new = np.random.default_rng(5).integers(0, 255, (300, 300, 4), dtype=np.uint8)
+    new[..., 3] = 255
+    result = put_on(image, landmarks, head_parts(), new)
+    spread = result.max(axis=2).astype(int) - result.min(axis=2)
     assert spread[140:180, 130:170].max() <= 3
+
+
+def test_hair_of_the_source_stays_in_front_and_a_bare_forehead_is_covered(landmarks: Float) -> None:
+    image, forehead = noise(6), (135, 68, 165, 76)
+    bare = put_on(image, landmarks, head_parts())
+    assert share_kept(image, bare, forehead) < 0.2
+    fringe = put_on(image, landmarks, head_parts(hair=(0, 0, 300, 110)))
+    assert share_kept(image, fringe, forehead) > 0.95
+
+
+def test_a_hand_in_front_of_the_face_stays(landmarks: Float) -> None:
+    image = noise(7)
+    result = put_on(image, landmarks, head_parts(occluder=(150, 170, 300, 230)))
+    assert share_kept(image, result, (158, 178, 185, 205)) > 0.95
+    assert share_kept(image, result, (115, 130, 140, 160)) < 0.05, "the rest of the face is covered"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        head_parts(hair=(0, 0, 300, 160)),
+        head_parts(clothes=(0, 100, 300, 300)),
+        head_parts(background=(0, 0, 300, 300)),
+        head_parts(occluder=(110, 130, 140, 150)),
+        0.6 * head_parts(occluder=(0, 0, 300, 300)) + 0.4 * head_parts(),
+    ],
+    ids=["hair over the eyes", "a scarf over the eyes", "nothing seen", "an island", "not sure"],
+)
+def test_an_eye_of_the_source_never_reappears(landmarks: Float, parts: Float) -> None:
+    image = noise(8)
+    result = put_on(image, landmarks, parts)
+    for ids in (EYES[:8], EYES[8:]):
+        x, y = landmarks[list(ids)].mean(axis=0).round().astype(int)
+        assert abs(share_kept(image, result, (x - 6, y - 6, x + 6, y + 6))) < 0.15
+
+
+@given(st.integers(0, 2**31))
+def test_eyes_nose_and_mouth_are_covered_unless_an_occluder_is_sure(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    parts = random.dirichlet(np.full(len(Part), 0.3), (60, 60)).astype(np.float32)
+    rows, columns = np.mgrid[0:60, 0:60]
+    core: Bool = (abs(rows - 30) < 9) & (abs(columns - 30) < 12)
+    face: Bool = (rows - 30) ** 2 + (columns - 30) ** 2 < 500
+    kept = segment.in_front(parts, face, core, rows < 20)
+    assert (kept[core & (parts[..., Part.OCCLUDER] < segment.LIKELY)] == 0).all()
+
+
+def test_generated_hair_does_not_fall_on_a_bare_forehead(landmarks: Float) -> None:
+    image = np.full((300, 300, 3), (200, 160, 140), np.uint8)
+    new = np.full((300, 300, 4), (190, 150, 130, 255), np.uint8)
+    new[:108] = (20, 15, 10, 0)
+    result = put_on(image, landmarks, head_parts(), new)
+    assert result[82:100, 130:170].min() > 100, "a dark fringe on a bare forehead"
+
+
+def test_a_beard_below_a_smooth_chin_is_covered(landmarks: Float) -> None:
+    image, below = noise(9), (140, 243, 160, 250)
+    assert share_kept(image, put_on(image, landmarks, head_parts()), below) > 0.5
+    bearded = put_on(image, landmarks, head_parts(beard=(80, 190, 220, 260)))
+    assert share_kept(image, bearded, below) < 0.2
 
 
 def test_a_face_outside_the_frame_has_no_region(landmarks: Float) -> None:

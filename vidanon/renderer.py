@@ -24,7 +24,7 @@ from vidanon.errors import SettingsError
 from vidanon.geometry import apply
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
-from vidanon.stages import blend, gate, obscure, synthesize, warp
+from vidanon.stages import blend, gate, obscure, segment, synthesize, warp
 from vidanon.stages.workers import ordered_map
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
@@ -78,6 +78,7 @@ class _Face:
     track: Track
     offset: int
     w: Float | None = None
+    parts: Float | None = None
     picture: UInt8 | None = None
     landmarks: Float | None = None
     passes: bool = False
@@ -101,6 +102,7 @@ class Renderer:
         self._plan, self._settings, self._summary = plan, settings, summary
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
+        self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
@@ -204,15 +206,21 @@ class Renderer:
                         track.blendshapes[offset].astype(np.float32),
                         apply(transform, track.landmarks[offset].astype(np.float32)),
                     )
+                with self._summary.timed("segment"):
+                    face.parts = self._part_reader.crop(crop)
         return _Work(frame, faces)
 
     def smooth(self, window: list[_Work], center: int) -> _Work:
-        """Replace w of the centre frame by its zero-phase mean; the window itself is left unsmoothed."""
+        """Replace w and parts of the centre frame by zero-phase means; the window itself stays as it is."""
         work = window[center]
         faces = {}
         for key, face in work.faces.items():
-            series = [other.faces[key].w if key in other.faces else None for other in window]
-            faces[key] = _Face(face.track, face.offset, synthesize.smooth_latents(series, center))
+            series = [other.faces.get(key) for other in window]
+            w, parts = (
+                synthesize.smooth_latents([None if x is None else getattr(x, name) for x in series], center)
+                for name in ("w", "parts")
+            )
+            faces[key] = _Face(face.track, face.offset, w, parts)
         return _Work(work.frame, faces)
 
     def generate(self, work: _Work) -> _Work:
@@ -222,10 +230,12 @@ class Renderer:
                 continue
             size = self._exits[key]
             with self._summary.timed("generate"):
-                face.picture = self._synthesizer.picture(face.w, size)
+                picture = self._synthesizer.picture(face.w, size)
             with self._summary.timed("landmarks"):
                 box = np.array([0.22, 0.27, 0.78, 0.88], np.float32) * size
-                found = self._landmarker(face.picture, [box])[0]
+                found = self._landmarker(picture, [box])[0]
+            with self._summary.timed("segment"):
+                face.picture = segment.with_face_channel(picture, self._part_reader.picture(picture))
             error = None
             if found is not None:
                 face.landmarks = found[0]
@@ -256,12 +266,15 @@ class Renderer:
     def _draw(self, image: UInt8, face: _Face) -> bool:
         source = face.track.landmarks[face.offset].astype(np.float32)
         region = blend.region_of_interest(source, image.shape)
-        if region is None or face.picture is None or face.landmarks is None:
+        if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return False
         target = warp.target_landmarks(face.landmarks, source)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         options = self._settings.render
-        blend.blend(image, warped, source, region, options.mask_forehead, options.feather)
+        crop_from_frame = face.track.crop_from_frame[face.offset]
+        blend.blend(
+            image, warped, source, region, options.mask_forehead, options.feather, face.parts, crop_from_frame
+        )
         return True
 
 

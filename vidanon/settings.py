@@ -93,7 +93,7 @@ class IdentitySettings(_Section):
 class RenderSettings(_Section):
     """How the new face is put into the frame."""
 
-    mask_forehead: float = _option(0.20, "how far the mask reaches up the forehead, face widths", 0.0, 0.5)
+    mask_forehead: float = _option(0.30, "how far the mask reaches up the forehead, face widths", 0.0, 0.5)
     feather: float = _option(0.06, "softness of the mask's edge, face widths", 0.0, 0.3)
     gate_nme: float = _option(
         0.12, "landmark error above which a face is obscured, inter-ocular distances", 0.0, 1.0

@@ -6,22 +6,33 @@ are computed on a small copy of the region; only the last two steps touch every 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from vidanon.stages.mesh import FACE_OVAL
-from vidanon.types import Bool, Float, UInt8
+from vidanon.geometry import apply
+from vidanon.stages import segment
+from vidanon.stages.mesh import BROWS, FACE_OVAL
+from vidanon.types import Float, UInt8
 
 GROW = 0.04
 """The mask reaches past the face oval by this share of the face width."""
-HAIR_LAB = 26.0
-"""Distance in CIE Lab from the skin at which a forehead pixel counts as hair."""
+BEARD_REACH = 0.16
+"""How far below the oval a beard is followed, in face widths."""
+HAIR_EDGE = 0.04
+"""Border of generated hair that is left out with it, in face widths."""
+FILL_SIGMA = 0.06
+"""Blur of the skin that takes the place of generated hair, in face widths."""
 LIGHT_SIGMA = 0.16
 """Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
+RIM = 0.12
+"""Width of the rim of the oval, face widths, where the source stays if neither picture shows face."""
 SMALL_PX = 160
 """Longer side of the small copy."""
-_LAB_WEIGHT = np.array([0.7, 1.0, 1.0], np.float32)
+STRAND_DARKER = (7.0, 18.0)
+"""From how much darker than the skin around it a generated forehead is taken for a strand of hair, 0..255."""
 _YCC_FROM_RGB = np.array(
     [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
 )
@@ -47,19 +58,17 @@ def region_of_interest(landmarks: Float, shape: tuple[int, ...]) -> tuple[int, i
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _outline(landmarks: Float, forehead: float) -> tuple[Float, Float]:
-    """Return the grown oval and the same with the forehead raised, both (36, 2) frame pixels."""
+def _outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
+    """Return the oval grown, its forehead raised and its chin lowered, face widths; (36, 2) pixels."""
     oval = landmarks[list(FACE_OVAL)]
-    center = oval.mean(0)
     width = face_width(landmarks)
-    outward = oval - center
+    outward = oval - oval.mean(0)
     outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-    grown = oval + outward * (GROW * width)
-    up = landmarks[10] - landmarks[152]
-    up = up / max(float(np.linalg.norm(up)), 1e-6)
-    height = np.clip((outward @ up), 0, 1)[:, None]
-    raised = grown + up * (forehead * width) * height
-    return np.asarray(grown, np.float32), np.asarray(raised, np.float32)
+    upward = landmarks[10] - landmarks[152]
+    upward = upward / max(float(np.linalg.norm(upward)), 1e-6)
+    height = (outward @ upward)[:, None]
+    moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
+    return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
 
 
 def _fill(polygon: Float, shape: tuple[int, ...]) -> Float:
@@ -68,35 +77,51 @@ def _fill(polygon: Float, shape: tuple[int, ...]) -> Float:
     return np.asarray(mask / 255, np.float32)
 
 
-def _lab(image: Float) -> Float:
-    return np.asarray(cv2.cvtColor(image / 255, cv2.COLOR_RGB2LAB), np.float32)
+def _step(chance: Float, low: float, high: float) -> Float:
+    return np.asarray(np.clip((chance - low) / (high - low), 0, 1), np.float32)
 
 
-def _skin_likeness(lab: Float, sure: Bool) -> Float:
-    distance = np.linalg.norm((lab - np.median(lab[sure], axis=0)) * _LAB_WEIGHT, axis=2)
-    return np.asarray(np.clip(1.6 - distance / HAIR_LAB, 0, 1), np.float32)
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Where the new face goes, float32 (h, w), 0..1.
+
+    Attributes:
+        skin: the source shows face or beard.
+        sure: both pictures show face here: what colours are compared on.
+        cover: where the new face goes unless something is kept, before the seam is softened.
+        keep: where something of the source stays in front.
+        core: eyes, nose and mouth; always covered but for what is kept.
+    """
+
+    skin: Float
+    sure: Float
+    cover: Float
+    keep: Float
+    core: Float
 
 
-def face_mask(source: Float, generated: Float, landmarks: Float, forehead: float) -> tuple[Float, Float]:
-    """Return the grown oval and the whole mask with the forehead, both float32 (h, w), 0..1.
-
-    Above the oval the source's hair stays in front and the generated hair stays out: a pixel belongs to
-    the mask only as far as both faces show skin there.
+def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: float) -> Mask:
+    """Find where the new face goes: up to the real hair line, down to the end of a beard.
 
     Args:
-        source: float32 RGB (h, w, 3), 0..255.
-        generated: the same, the new face in the same geometry.
-        landmarks: float32 (478, 2), pixels of these pictures.
+        parts: float32 (h, w, 7), part chances of the source.
+        generated_face: float32 (h, w), chance that the new picture shows face, 0..1.
+        landmarks: float32 (478, 2), pixels of these maps.
         forehead: how far the mask reaches above the face oval, in face widths.
     """
-    oval, raised = _outline(landmarks, forehead)
-    inner, whole = _fill(oval, source.shape), _fill(raised, source.shape)
-    sure = inner > 0.99
-    if not sure.any():
-        return inner, whole
-    skin = np.minimum(_skin_likeness(_lab(source), sure), _skin_likeness(_lab(generated), sure))
-    skin = cv2.GaussianBlur(skin, (0, 0), max(0.012 * face_width(landmarks), 0.5))
-    return inner, np.maximum(inner, whole * skin)
+    shape = parts.shape
+    oval = _fill(_outline(landmarks, GROW), shape)
+    core = segment.core_mask(landmarks, shape)
+    upper = _height(landmarks, shape, landmarks[list(BROWS)]) > 0
+    keep = segment.in_front(parts, oval > 0.5, core, upper)
+    skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
+    beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
+    above = _fill(_outline(landmarks, GROW, up=forehead), shape) * skin
+    below = _fill(_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
+    rim = 1 - _fill(_outline(landmarks, -RIM), shape)
+    neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
+    cover = np.maximum(oval * (1 - neither), np.maximum(above, below))
+    return Mask(skin, oval * skin * (1 - keep) * generated_face, cover, keep, core.astype(np.float32))
 
 
 def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float) -> tuple[Float, Float]:
@@ -124,6 +149,36 @@ def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float
     return matrix, (base + LIGHT_KEEP * light).astype(np.float32)
 
 
+def _height(landmarks: Float, shape: tuple[int, ...], above: Float) -> Float:
+    """Return how far every pixel lies above the highest of some points, face widths, along the face."""
+    up = landmarks[10] - landmarks[152]
+    up = up / max(float(np.linalg.norm(up)), 1e-6)
+    rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
+    height = columns * up[0] + rows * up[1] - float((above @ up).max())
+    return np.asarray(height / face_width(landmarks), np.float32)
+
+
+def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
+    """Find what of the new picture can be used: its face without hair that falls on it; (h, w), 0..1.
+
+    Args:
+        generated: float32 RGB (h, w, 3), 0..255.
+        face: float32 (h, w), chance that it shows face.
+        landmarks: float32 (478, 2), pixels.
+        core: float32 (h, w), eyes, nose and mouth, which are always used.
+    """
+    width = face_width(landmarks)
+    reach = max(1, round(HAIR_EDGE * width))
+    own = cv2.erode(_step(face, 0.4, 0.7), np.ones((2 * reach + 1,) * 2, np.uint8))
+    own = np.maximum(cv2.GaussianBlur(own, (0, 0), max(reach / 2, 0.5)), core)
+    # Single strands are finer than the chances of parts, but they are darker than the skin around them.
+    grey = cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY)
+    skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
+    above_brows = _height(landmarks, own.shape, landmarks[list(BROWS)])
+    strands = _step(skin - grey, *STRAND_DARKER) * _step(above_brows, 0.02, 0.06)
+    return np.asarray(own * (1 - strands), np.float32)
+
+
 def blend(
     image: UInt8,
     warped: UInt8,
@@ -131,16 +186,21 @@ def blend(
     region: tuple[int, int, int, int],
     forehead: float,
     feather: float,
+    parts: Float,
+    crop_from_frame: Float,
 ) -> None:
     """Blend a warped face into the frame, in place.
 
     Args:
         image: uint8 (height, width, 3), changed in place inside ``region`` only.
-        warped: uint8, the new face already in the frame's geometry, the size of ``region``.
+        warped: uint8 (h, w, 4), the new face already in the frame's geometry, the size of ``region``; the
+            fourth channel says where it shows face (:func:`vidanon.stages.segment.with_face_channel`).
         landmarks: float32 (478, 2), frame pixels, outline of the face to cover.
         region: (x0, y0, x1, y1).
         forehead: how far the mask reaches above the face oval, in face widths.
         feather: softness of the seam, in face widths.
+        parts: float32 (7, 64, 64), part chances of the source's crop.
+        crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
@@ -148,14 +208,23 @@ def blend(
     scale = min(1.0, SMALL_PX / max(full))
     small = (max(2, round(full[0] * scale)), max(2, round(full[1] * scale)))
     ratio = np.array([small[0] / full[0], small[1] / full[1]], np.float32)
-    points = ((landmarks - (x0, y0) + 0.5) * ratio - 0.5).astype(np.float32)
+    small_from_frame = np.column_stack([np.diag(ratio), (0.5 - np.array([x0, y0])) * ratio - 0.5])
+    points = apply(small_from_frame, landmarks).astype(np.float32)
     source = cv2.resize(patch, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    generated = cv2.resize(warped, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    width = face_width(points)
-    inner, whole = face_mask(source, generated, points, forehead)
-    matrix, offset = match_colour(source, generated, inner, LIGHT_SIGMA * width)
-    soft = cv2.GaussianBlur(whole, (0, 0), max(feather * width / 2, 0.6))
-    alpha = cv2.resize(np.clip(soft * 2 - 0.6, 0, 1), full, interpolation=cv2.INTER_LINEAR)
-    light = cv2.resize(offset, full, interpolation=cv2.INTER_LINEAR)
-    matched = cv2.add(cv2.transform(warped.astype(np.float32), matrix), light)
+    new = cv2.resize(warped, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    generated, width = np.ascontiguousarray(new[..., :3]), face_width(points)
+    placed = segment.place_parts(parts, crop_from_frame, small_from_frame.astype(np.float32), small)
+    mask = face_mask(placed, new[..., 3] / 255, points, forehead)
+    own = np.maximum(_own_face(generated, new[..., 3] / 255, points, mask.core), 1 - mask.skin)
+    filled = segment.fill_face(generated, own * mask.skin * (mask.cover + 1e-3), FILL_SIGMA * width)
+    generated += (1 - own)[..., None] * (filled - generated)
+    matrix, offset = match_colour(source, generated, mask.sure, LIGHT_SIGMA * width)
+    offset += (1 - own)[..., None] * (filled @ matrix.T)
+    soft = _step(cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6)), 0.3, 0.8)
+    alpha = np.maximum(soft, mask.core) * (1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7))
+    alpha, own, *light = cv2.split(
+        cv2.resize(np.dstack([alpha, own, offset]), full, interpolation=cv2.INTER_LINEAR)
+    )
+    face = warped[..., :3] * own[..., None]
+    matched = cv2.add(cv2.transform(face, matrix), cv2.merge(light))
     patch[:] = cv2.blendLinear(patch.astype(np.float32), matched, 1 - alpha, alpha).clip(0, 255).round()

@@ -73,15 +73,15 @@ def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
 
 
 def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None:
-    """Zero-phase Gaussian mean of w around one frame of a track.
+    """Zero-phase Gaussian mean of w (or of part chances) around one frame of a track.
 
     Args:
-        latents: float32 (512,) of consecutive frames, None where there is no face.
+        latents: float32, of one shape, of consecutive frames; None where there is no face.
         center: index of the frame wanted.
     """
     if latents[center] is None:
         return None
-    total, weights = np.zeros(W_SIZE, np.float32), 0.0
+    total, weights = np.zeros_like(latents[center]), 0.0
     for index in range(
         max(0, center - SMOOTH_REACH_FRAMES), min(len(latents), center + SMOOTH_REACH_FRAMES + 1)
     ):

@@ -1,0 +1,144 @@
+"""What stands in front of a face, and which pixels of a head are face: read off the segmenter's chances.
+
+Part chances are float32 (7, 64, 64) on the unit crop, in the order of
+:class:`vidanon.networks.segmenter.Part`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from vidanon.geometry import compose, invert, picture_from_unit
+from vidanon.models.registry import ModelStore, weights_path
+from vidanon.networks.converted import Recipe, converted_network
+from vidanon.stages.mesh import EYES, LIPS, NOSE
+from vidanon.types import Bool, Float, UInt8
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CROP_PX = 128
+BACKGROUND, SKIN, FEATURES, HAIR, BEARD, CLOTHES, OCCLUDER = range(7)
+FACE = (SKIN, FEATURES, BEARD)
+
+LIKELY, SURE = 0.6, 0.85
+"""Hysteresis: something in front counts when it is sure somewhere and likely all over."""
+MIN_AREA = 0.004
+"""Least area of something in front, as a share of the face."""
+
+
+class PartReader:
+    """The segmenter, safe to call from several threads."""
+
+    def __init__(self, models: ModelStore, device: str, workers: int) -> None:
+        def build() -> nn.Module:
+            from vidanon.networks.segmenter import load_segmenter
+
+            return load_segmenter()
+
+        example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
+        recipe = Recipe("segmenter", build, example, (weights_path("segmenter.safetensors"),))
+        self._network = converted_network(recipe, models.root / "converted", device, workers)
+
+    def crop(self, crop: Float) -> Float:
+        """Return the part chances of a crop, float32 (3, 128, 128) in [-1, 1]."""
+        return np.asarray(self._network(crop[None])[0][0], np.float32)
+
+    def picture(self, picture: UInt8) -> Float:
+        """Return the part chances of a generated picture, uint8 RGB (s, s, 3)."""
+        small = cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
+        return self.crop(small.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1))
+
+
+def with_face_channel(picture: UInt8, parts: Float) -> UInt8:
+    """Add the chance of being face as a fourth channel, 0..255, to be warped with the picture."""
+    face = cv2.resize(parts[list(FACE)].sum(0), picture.shape[:2], interpolation=cv2.INTER_LINEAR)
+    return np.dstack([picture, np.clip(face * 255, 0, 255).astype(np.uint8)])
+
+
+def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, size: tuple[int, int]) -> Float:
+    """Draw part chances into a view of the frame.
+
+    Args:
+        parts: (7, 64, 64).
+        crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
+        view_from_frame: float32 (2, 3), frame pixels to pixels of the view.
+        size: width and height of the view, pixels.
+
+    Returns:
+        float32 (h, w, 7); background where the crop ends.
+    """
+    view_from_parts = compose(
+        view_from_frame, compose(invert(crop_from_frame), invert(picture_from_unit(parts.shape[-1])))
+    )
+    others = np.ascontiguousarray(parts[1:].transpose(1, 2, 0))
+    drawn = [
+        cv2.warpAffine(others[..., group], view_from_parts, size, flags=cv2.INTER_LINEAR)
+        for group in (slice(0, 3), slice(3, 6))
+    ]
+    placed = np.dstack(drawn)
+    return np.dstack([1 - placed.sum(2), placed])
+
+
+def core_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
+    """Return the eyes, nose and mouth with what is between them, bool (h, w)."""
+    hull = cv2.convexHull(landmarks[[*EYES, *NOSE, *LIPS]].astype(np.float32))[:, 0]
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.round(hull * 16).astype(np.int32)], 1, shift=4)
+    reach = max(1, round(0.03 * float(np.ptp(hull[:, 0]))))
+    return np.asarray(cv2.dilate(mask, np.ones((2 * reach + 1,) * 2, np.uint8)) > 0)
+
+
+def in_front(parts: Float, face: Bool, core: Bool, upper: Bool) -> Float:
+    """Find what of the source stays in front of the new face.
+
+    Fails closed: what stands in front comes in from outside the face, is sure somewhere and likely all
+    over; hair counts on the forehead only (lower down it may be a beard, and it frames the face that must
+    not be known again), and over eyes, nose and mouth nothing but an occluder. Anything else is covered.
+
+    Args:
+        parts: float32 (h, w, 7), chances of the source.
+        face: bool (h, w), the face oval.
+        core: bool (h, w), eyes, nose and mouth.
+        upper: bool (h, w), above the brows.
+
+    Returns:
+        float32 (h, w), 0 (cover) .. 1 (keep the source).
+    """
+    occluder = parts[..., OCCLUDER]
+    hair = parts[..., HAIR] * (upper | ~face)
+    chance = np.where(core, occluder, occluder + parts[..., CLOTHES] + hair)
+    likely = chance > LIKELY
+    count, numbers = cv2.connectedComponents(likely.astype(np.uint8), connectivity=4)
+    keep = np.zeros(count, bool)
+    keep[np.unique(numbers[chance > SURE])] = True
+    keep &= np.bincount(numbers[face], minlength=count) >= MIN_AREA * max(int(face.sum()), 1)
+    keep &= np.bincount(numbers[~face], minlength=count) > 0
+    keep[0] = False
+    return np.asarray(keep[numbers] * np.clip((chance - LIKELY) / (SURE - LIKELY), 0, 1), np.float32)
+
+
+def fill_face(picture: Float, weight: Float, sigma_px: float) -> Float:
+    """Spread the colours of the face over what is not face, the nearest ones counting most.
+
+    Args:
+        picture: float32 (h, w, c).
+        weight: float32 (h, w), 1 where the picture shows face.
+        sigma_px: reach of the finest of three scales.
+
+    Returns:
+        float32 (h, w, c), smooth.
+    """
+    height, width = weight.shape
+    coarse = (max(2, width // 4), max(2, height // 4))
+    stacked = np.dstack([picture * weight[..., None], weight]).astype(np.float32)
+    stacked = cv2.resize(stacked, coarse, interpolation=cv2.INTER_AREA)
+    total = stacked * 0
+    for scale, share in ((1, 1.0), (3, 0.05), (9, 0.0025)):
+        total += cv2.GaussianBlur(stacked, (0, 0), max(sigma_px * scale / 4, 0.5)) * np.float32(share)
+    filled = total[..., :-1] / np.maximum(total[..., -1:], 1e-6)
+    filled = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(filled.reshape(height, width, -1), np.float32)

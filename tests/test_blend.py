@@ -37,7 +37,7 @@ def head_parts(**areas: tuple[int, int, int, int]) -> Float:
     for name, box in areas.items():
         x0, y0, x1, y1 = (round(v * MAP_PX / 300) for v in box)
         labels[y0:y1, x0:x1] = Part[name.upper()]
-    return np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1)
+    return np.asarray(np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1))
 
 
 def put_on(image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None) -> UInt8:
@@ -209,6 +209,6 @@ def test_only_a_face_that_agrees_with_the_source_passes(error: float | None, pas
 
 
 def test_a_single_bad_frame_obscures_its_neighbours_too() -> None:
-    verdicts: list[bool | None] = [True] * 6 + [False] + [True] * 12
+    verdicts: list[bool | None] = [True, True, True, True, True, True, False, *12 * (True,)]
     shown = [gate.shown(verdicts, index) for index in range(len(verdicts))]
     assert shown == [index not in range(2, 11) for index in range(len(verdicts))]

@@ -135,10 +135,10 @@ def fill_face(picture: Float, weight: Float, sigma_px: float) -> Float:
     height, width = weight.shape
     coarse = (max(2, width // 4), max(2, height // 4))
     stacked = np.dstack([picture * weight[..., None], weight]).astype(np.float32)
-    stacked = cv2.resize(stacked, coarse, interpolation=cv2.INTER_AREA)
-    total = stacked * 0
+    small = np.asarray(cv2.resize(stacked, coarse, interpolation=cv2.INTER_AREA), np.float32)
+    total = np.zeros_like(small)
     for scale, share in ((1, 1.0), (3, 0.05), (9, 0.0025)):
-        total += cv2.GaussianBlur(stacked, (0, 0), max(sigma_px * scale / 4, 0.5)) * np.float32(share)
+        total += cv2.GaussianBlur(small, (0, 0), max(sigma_px * scale / 4, 0.5)) * np.float32(share)
     filled = total[..., :-1] / np.maximum(total[..., -1:], 1e-6)
-    filled = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(filled.reshape(height, width, -1), np.float32)
+    large = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large.reshape(height, width, -1), np.float32)

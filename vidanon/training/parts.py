@@ -138,8 +138,12 @@ def _read_head(picture: UInt8, landmarks: Float) -> _Head:
 def _features_mask(points: Float, size: int) -> Bool:
     mask = np.zeros((size, size), bool)
     for part in (EYES[:8], EYES[8:], BROWS[:6], BROWS[6:], LIPS[:12]):
-        mask |= _fill(cv2.convexHull(points[list(part)].astype(np.float32))[:, 0], size)
+        mask |= _fill(_hull(points, part), size)
     return mask
+
+
+def _hull(points: Float, ids: tuple[int, ...]) -> Float:
+    return np.asarray(cv2.convexHull(points[list(ids)].astype(np.float32))[:, 0], np.float32)
 
 
 def _fill(polygon: Float, size: int) -> Bool:
@@ -184,7 +188,7 @@ def label_picture(clusters: UInt8, names: tuple[Part, ...], picture: UInt8, land
     score = cv2.GaussianBlur(np.maximum(score, -20), (0, 0), 0.7)
     labels = score.argmax(2).astype(np.uint8)
     labels[_beard(lab, labels, points, oval)] = Part.BEARD
-    return labels
+    return np.asarray(labels, np.uint8)
 
 
 def _surprise(lab: Float, sure: Bool) -> Float:
@@ -212,7 +216,7 @@ def _beard(lab: Float, labels: UInt8, points: Float, oval: Bool) -> Bool:
     """
     rows, columns = np.mgrid[0:LABELS_PX, 0:LABELS_PX]
     below = rows > points[_NOSE_ID, 1]
-    lips = _grow(_fill(cv2.convexHull(points[list(LIPS[:12])].astype(np.float32))[:, 0], LABELS_PX), 1)
+    lips = _grow(_fill(_hull(points, LIPS[:12]), LABELS_PX), 1)
     lower = _grow(oval, 2) & (rows > points[_NOSE_ID, 1] + 0.02 * LABELS_PX) & ~lips
     skin = (oval & ~below & (labels == Part.SKIN)).astype(np.float32)
     light = cv2.blur(np.stack([(skin * lab[..., 0]).sum(0), skin.sum(0)]), (15, 1))

@@ -81,7 +81,8 @@ def _cluster_maps(latents: Float, models: ModelStore, run: Path, seed: int) -> U
         clusters = ClusterMap(generator, **np.load(kept))
     else:
         clusters = fit_clusters(generator, latents[:CLUSTER_SAMPLES], seed)
-        np.savez(kept, **clusters.arrays())
+        arrays = clusters.arrays()
+        np.savez(kept, mean=arrays["mean"], scale=arrays["scale"], centers=arrays["centers"])
     network = network_from_module(clusters, (latents[:1],), workers=1)
     maps = []
     for start in tqdm(range(0, len(latents), _CHUNK), "clusters"):
@@ -119,7 +120,7 @@ def view(data: Labelled, row: int, random: np.random.Generator) -> tuple[UInt8, 
         cv2.warpAffine(x, matrix, (CROP_PX, CROP_PX), flags=flags, borderMode=border)
         for x, flags in ((picture, cv2.INTER_LINEAR), (labels, cv2.INTER_NEAREST))
     )
-    return spoil(np.asarray(picture, np.uint8), random), shares(labels)
+    return spoil(np.asarray(picture, np.uint8), random), shares(np.asarray(labels, np.uint8))
 
 
 def shares(labels: UInt8) -> Float:
@@ -164,7 +165,8 @@ class Trainer:
     def __init__(self, seed: int, checkpoint: Path) -> None:
         torch.manual_seed(seed)
         # This memory order halves the time of separable convolutions on CPU.
-        self.module, self.average = Segmenter().to(memory_format=torch.channels_last), Segmenter()
+        self.module, self.average = Segmenter(), Segmenter()
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.AdamW(self.module.parameters(), lr=_RATE, weight_decay=1e-3)
         self.step, self.seconds = 0, 0.0
         self._checkpoint = checkpoint

@@ -25,6 +25,8 @@ W_SPREAD = 0.47
 
 
 POSE_SIZE, GAZE_SIZE = 3, 4
+MAX_GAZE = 4.0
+"""Largest standardised iris offset."""
 EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
 """Of both eyes: iris, corner, corner, upper lid, lower lid."""
 
@@ -67,7 +69,9 @@ class Geometry(nn.Module):
 
     def gaze(self, landmarks: Tensor) -> Tensor:
         """Return standardised iris offsets (n, 4) of landmarks (n, 478, 2)."""
-        return (gaze_offsets(landmarks) - self.gaze_mean) / self.gaze_scale
+        standardised = (gaze_offsets(landmarks) - self.gaze_mean) / self.gaze_scale
+        # An eye seen from the side has hardly a width to measure in.
+        return standardised.clamp(-MAX_GAZE, MAX_GAZE)
 
     def forward(self, landmarks: Tensor) -> Tensor:
         """Return pose and gaze side by side, (n, 7), of aligned landmarks (n, 478, 2)."""

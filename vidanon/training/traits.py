@@ -76,8 +76,8 @@ def aligned_landmarks(landmarks: Float) -> Float:
 
 
 def thumbnails(pictures: Tensor) -> Tensor:
-    """Average pictures (n, 3, h, h) down to (n, 768)."""
-    return functional.adaptive_avg_pool2d(pictures, THUMBNAIL_PX).flatten(1)
+    """Average pictures (n, 3, h, h), about [-1, 1], down to (n, 768)."""
+    return functional.adaptive_avg_pool2d(pictures.clamp(-1.2, 1.2), THUMBNAIL_PX).flatten(1)
 
 
 class TraitSpace(nn.Module):

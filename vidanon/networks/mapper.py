@@ -1,8 +1,8 @@
 """The mapper: identity, attributes and expression to a latent w of the generator.
 
 "Face Identity Disentanglement via Latent Space Mapping" (Nitzan et al. 2020, section 3), with the 52
-blendshapes, head rotation and gaze as an explicit part of the input: landmark networks read them more reliably
-from real footage than an encoder that has seen generated pictures only.
+blendshapes, head rotation and gaze as an explicit part of the input: landmark networks read them more
+reliably from real footage than an encoder that has seen generated pictures only.
 """
 
 from __future__ import annotations

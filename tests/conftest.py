@@ -14,6 +14,8 @@ from nobody import substitute
 RATE = 25
 TIME_BASE = Fraction(1, 12800)
 SAMPLE_RATE = 16000
+UNEVEN = np.random.default_rng(7).integers(100, 1500, 30).cumsum().tolist()
+"""Time stamps of a variable frame rate."""
 
 
 def picture(index: int, width: int, height: int) -> np.ndarray:
@@ -82,6 +84,16 @@ def _write_tone(
     output.mux(track.encode(None))
 
 
+def duration_s(path: Path) -> float:
+    """When the file's last stream ends, as its container states it.
+
+    Durations of packets would not do: FFmpeg takes them from decoding times.
+    """
+    with av.open(str(path)) as container:
+        assert container.duration is not None
+        return container.duration / av.time_base
+
+
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put roles in place that see nobody and need no network."""
@@ -107,8 +119,13 @@ def plain_clip(clip_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def vfr_clip(clip_folder: Path) -> Path:
     """Variable frame rate, first picture not at zero."""
-    steps = np.random.default_rng(7).integers(100, 1500, 30)
-    return make_clip(clip_folder / "vfr.mp4", pts=[int(p) for p in np.cumsum(steps)])
+    return make_clip(clip_folder / "vfr.mp4", pts=UNEVEN)
+
+
+@pytest.fixture(scope="session")
+def silent_vfr_clip(clip_folder: Path) -> Path:
+    """The same without audio: it ends with its last picture."""
+    return make_clip(clip_folder / "silent_vfr.mp4", pts=UNEVEN, audio_codecs=())
 
 
 @pytest.fixture(scope="session")

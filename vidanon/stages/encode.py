@@ -185,6 +185,7 @@ class Encoder:
         self._packets = packets(self._source, *streams)
         self._unreadable_in_a_row = 0
         self._video_seen_dts: int | None = None
+        self._video_seen_pts = self._last_duration = 0
         return self
 
     def write(self, frame: Frame) -> None:
@@ -208,10 +209,15 @@ class Encoder:
         picture.colorspace, picture.color_range = context.colorspace, context.color_range
         picture.color_primaries, picture.color_trc = context.color_primaries, context.color_trc
         picture.pts, picture.time_base = frame.pts, self._info.time_base
-        picture.duration = self._durations.pop(frame.pts, 0)
+        picture.duration = self._duration(frame.pts)
         with self._output_errors():
             self._output.mux(self._video.encode(picture))
         self._frames += 1
+
+    def _duration(self, pts: int) -> int:
+        """How long a picture is shown; of reordered ones MP4 has decoding times, but for the last decoded."""
+        duration, later = self._durations.pop(pts, 0), self._video_seen_pts - pts
+        return min(duration, later) if later > 0 else duration if later else self._last_duration
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -365,7 +371,8 @@ class Encoder:
                     self._output.mux_one(packet)
                 continue
             if packet.pts is not None and packet.duration:
-                self._durations[packet.pts] = packet.duration
+                self._durations[packet.pts] = self._last_duration = packet.duration
+                self._video_seen_pts = max(self._video_seen_pts, packet.pts)
             if packet.dts is not None:
                 self._video_seen_dts = packet.dts
                 if pts is not None and packet.dts > pts:

@@ -49,7 +49,10 @@ class Joiner(Encoder):
         delay = max(place - bisect_left(ordered, pts) for place, pts in enumerate(stamps))
         step = ordered[1] - ordered[0] if len(ordered) > 1 else 1
         for place, (packet, pts) in enumerate(_packets(self._parts)):
-            self._copy_until(round(pts * packet.time_base / self._info.time_base))
+            ticks = self._info.time_base / packet.time_base
+            source_pts = round(pts / ticks)
+            self._copy_until(source_pts)
+            packet.duration = round(self._duration(source_pts) * ticks) or packet.duration
             early = place - delay
             packet.dts = ordered[early] if early >= 0 else ordered[0] + early * step
             packet.stream = self._video

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidanon.errors import ModelsError, SettingsError, UnsafeError
-from vidanon.identity.bank import load_bank, look
+from vidanon.identity.bank import ANCESTRIES, load_bank, look
 from vidanon.identity.choose import OTHERS_LIMIT, SOURCE_LIMITS, Profile, choose, load_key
 from vidanon.types import Float
 
@@ -82,6 +82,45 @@ def test_men_and_women_of_the_bank_are_told_apart() -> None:
     sure = np.flatnonzero((bank.female < 0.1) | (bank.female > 0.9))[:200]
     read = np.array([bank.read(bank.embeddings[row]).female for row in sure])
     assert ((read > 0.5) == (bank.female[sure] > 0.5)).mean() > 0.9
+
+
+def test_the_bank_has_people_of_every_kind() -> None:
+    bank = load_bank()
+    kinds = {
+        "men": bank.female < 0.3,
+        "women": bank.female > 0.7,
+        "children": bank.child,
+        "over 60": bank.age >= 60,
+        "dark": bank.skin_lab[:, 0] < 48,
+        "bearded": bank.beard > 0.5,
+        "with glasses": bank.glasses > 0.5,
+    }
+    kinds |= {name: bank.ancestry.argmax(axis=1) == n for n, name in enumerate(ANCESTRIES)}
+    assert len(bank) >= 3000
+    assert {name: int(rows.sum()) for name, rows in kinds.items() if rows.sum() < 100} == {}
+    adults = ~bank.child
+    assert (np.abs(bank.female[adults] - 0.5) > 0.15).all()
+
+
+@pytest.mark.parametrize("tone", [(75.0, 10.0, 14.0), (40.0, 14.0, 18.0)])
+def test_skin_tone_and_ancestry_are_kept(tone: tuple[float, float, float]) -> None:
+    bank = load_bank()
+    stranger = np.random.default_rng(3).normal(0, 1, 128).astype(np.float32)
+    skin = np.array(tone, np.float32)
+    profile = Profile(stranger / np.linalg.norm(stranger), skin)
+    chosen = [bank.index(choose({0: profile}, KEY + bytes([n]))[0].name) for n in range(20)]
+    off_skin = np.linalg.norm(bank.skin_lab - skin, axis=1)
+    off_ancestry = np.abs(bank.ancestry - bank.read(profile.embedding).ancestry).sum(axis=1)
+    assert off_skin[chosen].mean() < 0.7 * off_skin.mean()
+    assert off_ancestry[chosen].mean() < off_ancestry.mean()
+
+
+def test_reading_does_not_depend_on_the_length_of_the_look() -> None:
+    bank = load_bank()
+    texture = look(np.random.default_rng(0).integers(0, 255, (112, 112, 3)).astype(np.uint8))
+    whole, part = (bank.read(bank.embeddings[0], texture * length) for length in (1, np.float32(0.9)))
+    assert whole.female == pytest.approx(part.female, abs=1e-4)
+    assert whole.ancestry.sum() == pytest.approx(1, abs=1e-3)
 
 
 def test_unknown_skin_tone_does_not_stop_the_choice() -> None:

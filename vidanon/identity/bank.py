@@ -19,19 +19,34 @@ from vidanon.types import EMBEDDING_SIZE, Float, UInt8
 
 BANK_FILE = Path(__file__).parent.parent / "models" / "weights" / "bank.npz"
 W_SIZE = 512
+LOOK_SIZE = 1568
+LOOK_WEIGHT = 2.0
+"""Length of the look beside the embedding of length 1, as the readers take them."""
 READER_RIDGE = 3.0
 ADULT_YEARS = 14.0
 CHILD_SCORE = 0.5
-# Real faces read a little more male than portraits (balanced on UTKFace).
-LOOK_SEX_SHIFT = 0.05
+ANCESTRIES = ("european", "african", "east asian", "other")
+"""Apparent ancestry; "other" is South Asian, Middle Eastern or Latin American."""
 
 
 class Reading(NamedTuple):
-    """How a face looks: apparent sex (0 male .. 1 female), age in years, and whether it is a child's."""
+    """How a face looks; scores are 0..1.
+
+    Attributes:
+        female: apparent sex, 0 male .. 1 female.
+        age: apparent age in years.
+        child: whether it is a child's face.
+        ancestry: float32 (4,), shares of :data:`ANCESTRIES`, together 1 (all 0 where nothing speaks).
+        beard: beard or moustache.
+        glasses: glasses.
+    """
 
     female: float
     age: float
     child: bool
+    ancestry: Float
+    beard: float
+    glasses: float
 
 
 def look(crop: UInt8) -> Float:
@@ -53,7 +68,7 @@ def look(crop: UInt8) -> Float:
 
 @dataclass(frozen=True)
 class Bank:
-    """Fictional people, one row each, and the reader of looks learned from them.
+    """Fictional people, one row each, and the readers of looks learned from them.
 
     Attributes:
         w: float32 (n, 512), generator latent of the portrait.
@@ -62,8 +77,11 @@ class Bank:
         age: float32 (n,), apparent age in years.
         skin_lab: float32 (n, 3), CIE L*a*b* of the cheeks (L* 0..100, D65).
         fringe: float32 (n,), Lab distance between forehead and cheeks; large where hair hangs over the brow.
-        beard: float32 (n,), how much darker than the cheeks the chin is, in units of L*.
-        look_reader: float32 (1569,), linear: look (1568,) and 1 to female.
+        ancestry: float32 (n, 4), scores of :data:`ANCESTRIES`, 0..1.
+        beard: float32 (n,), score of beard or moustache, 0..1.
+        glasses: float32 (n,), score of glasses, 0..1.
+        reader: float32 (1697, 9), linear: embedding (128,), look of length 2 (1568,) and 1 to female, age in
+            centuries, child, the four ancestries, beard and glasses.
     """
 
     w: Float
@@ -72,8 +90,10 @@ class Bank:
     age: Float
     skin_lab: Float
     fringe: Float
+    ancestry: Float
     beard: Float
-    look_reader: Float
+    glasses: Float
+    reader: Float
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -92,21 +112,40 @@ class Bank:
         return self.age < ADULT_YEARS
 
     def read(self, embedding: Float, look: Float | None = None) -> Reading:
-        """Estimate apparent age from a face's SFace embedding (128,), apparent sex from its look (1568,).
+        """Estimate how a face looks from its SFace embedding (128,) and its look (1568,).
 
-        Without a look the embedding has to tell the sex too, and on real faces it hardly can: 52 % right on
-        the adults of UTKFace, against 81 % with the look.
+        Both may be means over a track. Without a look the embedding has to tell everything, and on real
+        faces it tells sex badly.
         """
-        weights, offset = self._reader
-        female, age, child = embedding @ weights + offset
-        if look is not None:
-            female = look @ self.look_reader[:-1] + self.look_reader[-1] + LOOK_SEX_SHIFT
-        return Reading(float(np.clip(female, 0, 1)), float(np.clip(age, 0, 100)), bool(child > CHILD_SCORE))
+        if look is None:
+            weights, offset = self._embedding_reader
+            scores = embedding @ weights + offset
+        else:
+            length = max(float(np.linalg.norm(look)), 1e-6)
+            scores = np.concatenate([embedding, look * (LOOK_WEIGHT / length)]) @ self.reader[:-1]
+            scores = scores + self.reader[-1]
+        female, age, child, *rest = (float(score) for score in scores)
+        # Readers shrink what they cannot tell towards the middle; the square brings the leading one out.
+        shares = np.clip(rest[:4], 0, 1) ** 2
+        return Reading(
+            female=float(np.clip(female, 0, 1)),
+            age=float(np.clip(age * 100, 0, 100)),
+            child=child > CHILD_SCORE,
+            ancestry=(shares / max(float(shares.sum()), 1e-6)).astype(np.float32),
+            beard=float(np.clip(rest[4], 0, 1)),
+            glasses=float(np.clip(rest[5], 0, 1)),
+        )
 
     @cached_property
-    def _reader(self) -> tuple[Float, Float]:
-        """Ridge regression from the bank's own embeddings to its labels: weights (128, 3), offset (3,)."""
-        labels = np.stack([self.female, self.age, self.child], axis=1).astype(np.float64)
+    def labels(self) -> Float:
+        """What the readers are to say of every row, float32 (n, 9)."""
+        columns = [self.female, self.age / 100, self.child, *self.ancestry.T, self.beard, self.glasses]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    @cached_property
+    def _embedding_reader(self) -> tuple[Float, Float]:
+        """Ridge regression from the bank's own embeddings to its labels: weights (128, 9), offset (9,)."""
+        labels = self.labels.astype(np.float64)
         mean_x, mean_y = self.embeddings.mean(axis=0), labels.mean(axis=0)
         x = (self.embeddings - mean_x).astype(np.float64)
         weights = np.linalg.solve(x.T @ x + READER_RIDGE * np.eye(EMBEDDING_SIZE), x.T @ (labels - mean_y))

@@ -2,8 +2,8 @@
 
 The new face must be a stranger to the person it replaces and to everyone else in the video (hard limits on
 SFace similarity), of the same apparent sex and age group (hard), and should ask for little change of age,
-skin tone and hairline (a cost). Among the best few a secret key decides, so the choice cannot be repeated
-without the key and repeats exactly with it.
+skin tone, ancestry, beard, glasses and hairline (a cost). Among the best few a secret key decides, so the
+choice cannot be repeated without the key and repeats exactly with it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,16 @@ OTHERS_LIMIT = 0.35
 DRAW_FROM = 8
 SPARES = 3
 """Other faces that a person may get when the audit refuses the first."""
+ENOUGH = 1 + SPARES
+"""With fewer to choose from, one person would get the same face under every key."""
 
 # Differences that cost as much as one another.
 AGE_UNIT_YEARS = 12.0
 SKIN_UNIT_LAB = np.array([15.0, 8.0, 8.0], np.float32)
 SEX_UNIT = 0.5
+ANCESTRY_UNIT = 0.3
+BEARD_UNIT = 0.35
+GLASSES_UNIT = 0.6
 FRINGE_FREE_LAB = 12.0
 FRINGE_UNIT_LAB = 10.0
 SIMILARITY_UNIT = 0.3
@@ -137,18 +142,19 @@ def _code(bank: Bank, row: int) -> IdentityCode:
 
 
 def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:
-    """Return the rows that keep every hard limit, at the strictest source limit that leaves any."""
+    """Return the rows that keep every hard limit, at the strictest source limit that leaves enough."""
     source = bank.read(profile.embedding, profile.look)
     fits = ((bank.female > 0.5) == (source.female > 0.5)) & (bank.child == source.child)
     fits[taken] = False
     for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
     to_source = bank.embeddings @ profile.embedding
+    rows = np.empty(0, np.intp)
     for limit in SOURCE_LIMITS:
         rows = np.flatnonzero(fits & (to_source < limit))
-        if len(rows):
-            return rows
-    return np.empty(0, np.intp)
+        if len(rows) >= ENOUGH:
+            break
+    return rows
 
 
 def _cost(bank: Bank, profile: Profile) -> Float:
@@ -156,12 +162,15 @@ def _cost(bank: Bank, profile: Profile) -> Float:
 
     Of two strangers the nearer one keeps more of ancestry and build, hence the last term.
     """
-    female, age, _ = bank.read(profile.embedding, profile.look)
+    source = bank.read(profile.embedding, profile.look)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (
-        ((bank.age - age) / AGE_UNIT_YEARS) ** 2
+        ((bank.age - source.age) / AGE_UNIT_YEARS) ** 2
         + (skin**2).sum(axis=1)
-        + ((bank.female - female) / SEX_UNIT) ** 2
+        + ((bank.female - source.female) / SEX_UNIT) ** 2
+        + (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
+        + ((bank.beard - source.beard) / BEARD_UNIT) ** 2
+        + ((bank.glasses - source.glasses) / GLASSES_UNIT) ** 2
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
         - bank.embeddings @ profile.embedding / SIMILARITY_UNIT
     )

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from vidanon.models.registry import ModelStore
-from vidanon.networks.converted import Recipe, converted_network
+from vidanon.networks.converted import Recipe, converted_network, shared_network
+from vidanon.networks.runtime import SHARED_NETWORKS, shared
 from vidanon.stages.synthesize import Synthesizer
 
 X = np.arange(4, dtype=np.float32)[None]
@@ -86,3 +87,19 @@ def test_second_run_does_without_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_network_is_loaded_once_per_process_and_again_when_its_file_changes(
+    tmp_path: Path, weights: Path
+) -> None:
+    folder = tmp_path / "converted"
+    first = shared_network(recipe(weights), folder)
+    assert shared_network(dataclasses.replace(recipe(weights), build=forbidden), folder) is first
+    weights.write_text("25")
+    np.testing.assert_array_equal(shared_network(recipe(weights), folder)(X)[0], 25 * X)
+
+
+def test_only_a_bounded_number_of_networks_stays_loaded() -> None:
+    built = [shared(("test", number), object) for number in range(SHARED_NETWORKS + 1)]
+    assert shared(("test", SHARED_NETWORKS), object) is built[-1]
+    assert shared(("test", 0), object) is not built[0]

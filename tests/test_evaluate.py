@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vidanon.bars import Bar, format_verdicts, judge, mean_of
-from vidanon.compare import audio_hashes, evaluate_pair
+from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
 from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.stages.encode import rejected_path
+from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.landmark import box_iou
 
 FRAMES = 12

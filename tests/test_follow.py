@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidanon.stages.follow import Looker, in_groups, with_next
+from vidanon.stages.follow import Looker, Scanner, in_groups, with_next
 from vidanon.types import Face, Frame
 
 IMAGE = np.zeros((60, 200, 3), np.uint8)
@@ -41,6 +41,11 @@ class Scene:
     def mesh(self, box):
         points = np.linspace(box[:2], box[2:], 478).astype(np.float32)
         return points, np.zeros(52, np.float32)
+
+    def scanned(self, count, every, first=0, closely=()):
+        scanner = Scanner(self.detect, lambda frame: frame.image, lambda frame, boxes: frame.index in closely)
+        groups = map(scanner.begin, in_groups(self.frames(count), every, first))
+        return [seen for pair in with_next(groups) for seen in scanner.complete(pair)]
 
     def seen(self, count, every):
         looker = Looker(self.detect, self.landmark)
@@ -81,3 +86,23 @@ def test_no_frame_and_no_face_is_lost(faces, meshless, every):
     assert [frame.index for frame, _, _ in seen] == list(range(12))
     for frame, found, _ in seen:
         assert {face.box[0] for face in found} == {x for x, at in faces.items() if frame.index in at}
+
+
+def test_a_scan_looks_closely_where_it_is_asked_to_and_at_other_frames_than_the_analysis():
+    scene = Scene({20: range(10)})
+    seen = scene.scanned(10, 3, first=2, closely={6})
+    assert sorted(scene.thorough) == [0, 2, 5, 6, 8, 9]  # the end has no later look to be compared with
+    assert [len(boxes) for _, boxes in seen] == [1] * 10
+
+
+@given(
+    st.dictionaries(st.sampled_from([10, 60, 110, 160]), st.sets(st.integers(0, 11)), max_size=4),
+    st.integers(1, 5),
+    st.integers(0, 4),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_scan_loses_no_frame_and_no_face(faces, every, first):
+    seen = Scene(faces).scanned(12, every, first)
+    assert [frame.index for frame, _ in seen] == list(range(12))
+    for frame, boxes in seen:
+        assert {box[0] for box in boxes} >= {x for x, at in faces.items() if frame.index in at}

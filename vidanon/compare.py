@@ -1,8 +1,11 @@
 """Measure a result against its source: leaks, recognisers, stability, expression, pose, container.
 
 Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
-in both, and what is compared is what the files show. Results are numbers only; no picture, landmark or
-embedding leaves memory.
+in both, and what is compared is what the files show. Every third frame of the source, and every frame that is
+judged, is looked at with every means. Where two such looks show the same faces, their boxes are followed in
+between, and one quick look finds who shows only there; where anything differs, or a followed box shows the
+source's pixels, these frames are looked at with every means too. The analysis looks so at other frames.
+Results are numbers only; no picture, landmark or embedding leaves memory.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ from vidanon.errors import InputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, is_unchanged
 from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
+from vidanon.stages.fingerprint import audio_hashes
+from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.workers import ordered_map
 from vidanon.types import Face, Float, Frame, UInt8
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
+_LOOK_EVERY_FRAMES = 3
+_FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _LINK_FRAMES = 15
 _PTS_TOLERANCE_S = 0.002
@@ -150,6 +157,9 @@ class _Comparison:
         from vidanon.stages.landmark import Landmarker
 
         self._detect = FaceDetector(models, DetectSettings(), workers)
+        self.scanner: Scanner[tuple[Frame, Frame]] = Scanner(
+            self._detect, lambda frames: frames[0].image, self._needs_close_look
+        )
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
         self._dlib = DlibResNet(models) if dlib else None
@@ -158,10 +168,17 @@ class _Comparison:
         self._last_seen: dict[int, tuple[int, Float]] = {}
         self.tally = Tally()
 
-    def look(self, frames: tuple[Frame, Frame]) -> _Look:
-        """Compare one frame of each; stateless, for worker threads."""
+    def _needs_close_look(self, frames: tuple[Frame, Frame], boxes: list[Float]) -> bool:
+        """Say whether followed boxes will not do: a face is judged, or seems to be left as it was."""
         source, output = frames
-        boxes = [face.box for face in self._detect(source.image) if face.box[2] - face.box[0] >= MIN_FACE_PX]
+        return any(
+            self._judged(source.index, box) or is_unchanged(source.image, output.image, box) for box in boxes
+        )
+
+    def look(self, seen: tuple[tuple[Frame, Frame], list[Float]]) -> _Look:
+        """Compare one frame of each, where the source shows faces; stateless, for worker threads."""
+        (source, output), found = seen
+        boxes = [box for box in found if box[2] - box[0] >= MIN_FACE_PX]
         unchanged = [box for box in boxes if is_unchanged(source.image, output.image, box)]
         pairs: list[FacePair] = []
         hidden: list[HiddenFace] = []
@@ -337,27 +354,6 @@ def _results(tally: Tally) -> dict[str, Any]:
     }
 
 
-def audio_hashes(path: Path) -> list[str]:
-    """Return one SHA-256 per audio stream, over its packets as they are stored.
-
-    Raises:
-        InputError: the audio cannot be read.
-    """
-    import ffmpeg
-    import imageio_ffmpeg
-
-    from vidanon.stages.decode import probe
-
-    if probe(path).audio_streams == 0:
-        return []
-    stream = ffmpeg.input(str(path)).output("pipe:", map="0:a", c="copy", f="streamhash", hash="sha256")
-    try:
-        text, _ = stream.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
-    except ffmpeg.Error as error:
-        raise InputError(f"{path}: its audio cannot be read; check the file with a player") from error
-    return [line.rpartition("=")[2] for line in text.decode().split()]
-
-
 def evaluate_pair(
     source: Path, output: Path, models: ModelStore, stride: int = 1, workers: int = 2
 ) -> dict[str, Any]:
@@ -399,7 +395,7 @@ def compare_videos(
     observe: Observer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tally:
-    """Decode both videos side by side; look for faces in every frame and compare those of some frames.
+    """Decode both videos side by side; find the faces of every frame and compare those of some frames.
 
     Args:
         source: the original.
@@ -424,8 +420,10 @@ def compare_videos(
             )
         comparison = _Comparison(models, judged, workers, dlib, observe)
         tally = comparison.tally
-        frames = _side_by_side(first, second, tally)
-        for done, look in enumerate(ordered_map(pool, comparison.look, frames, workers + 1), start=1):
+        groups = in_groups(_side_by_side(first, second, tally), _LOOK_EVERY_FRAMES, _FIRST_GROUP_FRAMES)
+        begun = ordered_map(pool, comparison.scanner.begin, groups, 1)
+        scanned = chain.from_iterable(ordered_map(pool, comparison.scanner.complete, with_next(begun), 1))
+        for done, look in enumerate(ordered_map(pool, comparison.look, scanned, workers + 1), start=1):
             comparison.add(look)
             if progress is not None:
                 progress(done, first.info.frame_count)

@@ -112,11 +112,11 @@ class _Watcher:
     """Holds what looks at frames on worker threads, and collects what was seen in order."""
 
     def __init__(self, settings: Settings, models: ModelStore, info: VideoInfo) -> None:
-        threads = settings.runtime.workers + 1  # the workers and the collecting thread
-        self._detect = FaceDetector(models, settings.detect, threads)
-        self._landmark = Landmarker(models, threads)
+        workers = settings.runtime.workers
+        self._detect = FaceDetector(models, settings.detect, workers)
+        self._landmark = Landmarker(models, workers)
         self.looker = Looker(self._detect, self._landmark)
-        self._embed = SFace(models, threads)
+        self._embed = SFace(models, workers)
         self._settings, self.info = settings, info
         self.times_s: list[float] = []
         self.rate = float(info.average_rate) or 25.0

@@ -1,8 +1,8 @@
 """Audit one encoded result against its source.
 
-Both files are decoded anew and faces are looked for in every frame of the source; recognisers look at a
-bounded number of frames of every track. SFace took part in choosing and learning the new faces, so it is a
-weaker witness; dlib took no part in anything.
+Both files are decoded anew and the faces of every frame of the source are found without the plan (how:
+:mod:`vidanon.compare`); recognisers look at a bounded number of frames of every track. SFace took part in
+choosing and learning the new faces, so it is a weaker witness; dlib took no part in anything.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidanon.geometry import fit_similarity
 from vidanon.models.thresholds import same_person
-from vidanon.networks.runtime import network_from_file
+from vidanon.networks.runtime import network_from_file, shared, state_of_file
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ class SFace:
     """
 
     def __init__(self, models: ModelStore, workers: int) -> None:
-        self._network = network_from_file(models.path("sface"), workers=workers)
+        path = models.path("sface")
+        key = (*state_of_file(path), workers)
+        self._network = shared(key, lambda: network_from_file(path, workers=workers))
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Embed one face.

@@ -17,7 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidanon.networks.runtime import Array, Network, OpenVinoNetwork, TorchNetwork, graph_from_module
+from vidanon.networks.runtime import (
+    Array,
+    Network,
+    OpenVinoNetwork,
+    TorchNetwork,
+    graph_from_module,
+    shared,
+    state_of_file,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +57,15 @@ class Recipe:
         parts = [str((versions, [(x.shape, x.dtype.str) for x in self.example])).encode()]
         parts += [path.read_bytes() for path in (*self.weights, *code)]
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def shared_network(
+    recipe: Recipe, folder: Path, device: str = "cpu", workers: int = 2, bfloat16: bool = False
+) -> Network:
+    """Return :func:`converted_network`, loaded once per process; a recipe's name stands for its code."""
+    shapes = tuple((x.shape, x.dtype.str) for x in recipe.example)
+    key = (recipe.name, shapes, *map(state_of_file, recipe.weights), device, workers, bfloat16)
+    return shared(key, lambda: converted_network(recipe, folder, device, workers, bfloat16))
 
 
 def converted_network(

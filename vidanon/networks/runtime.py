@@ -11,8 +11,10 @@ import ctypes
 import sys
 import threading
 import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,45 @@ if TYPE_CHECKING:
     from torch import nn
 
 Array = npt.NDArray[Any]
+Built = TypeVar("Built")
+
+SHARED_NETWORKS = 16
+"""As many stay loaded in a process; a run with one generator exit needs eight."""
+_shared: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+_shared_lock = threading.Lock()
+
+
+def shared(key: tuple[Hashable, ...], build: Callable[[], Built]) -> Built:
+    """Return what ``build`` made when it was first called with this key in this process.
+
+    Analysis, drawing and audit use the same networks, and so do the files of a batch: each is loaded once.
+    What has not been asked for longest goes first. Safe to call from several threads.
+
+    Args:
+        key: all that decides what is built; of files use :func:`state_of_file`.
+        build: loads a network; it must not call this function.
+    """
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = build()
+            while len(_shared) > SHARED_NETWORKS:
+                _shared.popitem(last=False)
+        _shared.move_to_end(key)
+        built: Built = _shared[key]
+        return built
+
+
+def state_of_file(path: Path) -> tuple[str, int, int]:
+    """Return what changes when a file is replaced: name, size, time of the last change.
+
+    Raises:
+        ModelsError: the file is missing.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ModelsError(f"model file {path} is missing; run 'vidanon models fetch'") from error
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 class Network(Protocol):

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidanon.errors import ModelsError
-from vidanon.networks.runtime import OpenVinoNetwork
+from vidanon.networks.runtime import OpenVinoNetwork, shared, state_of_file
 from vidanon.types import Face, Float, UInt8
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ def agree(one: Candidates, other: Candidates, sure: tuple[float, float]) -> Cand
 class _SizedNetwork:
     """A convolutional ONNX network, compiled for the last few input sizes that were asked for."""
 
-    def __init__(self, path: Path, workers: int) -> None:
-        if not path.is_file():
-            raise ModelsError(f"model file {path} is missing; run 'vidanon models fetch'")
-        self._path, self._workers = path, workers
+    def __init__(self, path: Path, workers: int, bfloat16: bool) -> None:
+        self._path, self._workers, self._bfloat16 = path, workers, bfloat16
         self._lock = threading.Lock()
         self._networks: OrderedDict[tuple[int, int], OpenVinoNetwork] = OrderedDict()
 
@@ -108,11 +106,16 @@ class _SizedNetwork:
                     ) from error
                 model.reshape({model.inputs[0]: ov.PartialShape([1, 3, height, width])})
                 self._names = [output.any_name for output in model.outputs]
-                self._networks[height, width] = OpenVinoNetwork(model, self._workers)
+                self._networks[height, width] = OpenVinoNetwork(model, self._workers, self._bfloat16)
             self._networks.move_to_end((height, width))
             if len(self._networks) > COMPILED_SIZES:
                 self._networks.popitem(last=False)
             return self._networks[height, width], self._names
+
+
+def _sized_network(path: Path, workers: int, bfloat16: bool) -> _SizedNetwork:
+    key = (*state_of_file(path), workers, bfloat16)
+    return shared(key, lambda: _SizedNetwork(path, workers, bfloat16))
 
 
 def decode_centerface(outputs: list[Float], min_score: float) -> Candidates:
@@ -224,8 +227,8 @@ class FaceDetector:
 
     def __init__(self, models: ModelStore, settings: DetectSettings, workers: int) -> None:
         self._settings = settings
-        self._centerface = _SizedNetwork(models.path("centerface"), workers)
-        self._yunet = _SizedNetwork(models.path("yunet"), workers)
+        self._centerface = _sized_network(models.path("centerface"), workers, bfloat16=True)
+        self._yunet = _sized_network(models.path("yunet"), workers, bfloat16=False)
 
     def __call__(self, image: UInt8, turned: bool = False, quick: bool = False) -> list[Face]:
         """Find faces in a uint8 RGB picture (h, w, 3); best first, boxes clipped to the picture.

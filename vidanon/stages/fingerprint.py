@@ -40,3 +40,24 @@ def file_state(path: Path) -> list[tuple[int, int]]:
     except OSError:
         return []
     return [(stat.st_size, stat.st_mtime_ns) for stat in found]
+
+
+def audio_hashes(path: Path) -> list[str]:
+    """Return one SHA-256 per audio stream, over its packets as they are stored.
+
+    Raises:
+        InputError: the audio cannot be read.
+    """
+    import ffmpeg
+    import imageio_ffmpeg
+
+    from vidanon.stages.decode import probe
+
+    if probe(path).audio_streams == 0:
+        return []
+    stream = ffmpeg.input(str(path)).output("pipe:", map="0:a", c="copy", f="streamhash", hash="sha256")
+    try:
+        text, _ = stream.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error as error:
+        raise InputError(f"{path}: its audio cannot be read; check the file with a player") from error
+    return [line.rpartition("=")[2] for line in text.decode().split()]

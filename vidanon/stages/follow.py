@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from vidanon.types import Face, Float, Frame, UInt8
 Detect = Callable[..., list[Face]]
 Landmark = Callable[[UInt8, list[Float], list[float]], list[tuple[Float, Float] | None]]
 
+Item = TypeVar("Item")
 Seen = tuple[Frame, list[Face], UInt8]
 """A frame, its faces and its thumbnail (see :func:`vidanon.stages.track.thumbnail`)."""
 
@@ -28,28 +30,35 @@ TURNED_EVERY = 12  # frames between two looks for turned faces; their meshes are
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Some consecutive frames, and the faces of the first of them."""
+class Group(Generic[Item]):
+    """Some consecutive frames (or pairs of frames), and the faces of the first of them."""
 
-    frames: list[Frame]
+    frames: list[Item]
     faces: list[Face]
 
 
-def in_groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Cut a stream of frames into groups of ``size``; the last may be shorter."""
-    group: list[Frame] = []
+def in_groups(frames: Iterable[Item], size: int, first: int = 0) -> Iterator[list[Item]]:
+    """Cut a stream of frames into groups of ``size``; the last may be shorter.
+
+    Args:
+        frames: the stream.
+        size: of a group.
+        first: size of the first group, where it is another.
+    """
+    group: list[Item] = []
+    wanted = first or size
     for frame in frames:
         group.append(frame)
-        if len(group) == size:
+        if len(group) == wanted:
             yield group
-            group = []
+            group, wanted = [], size
     if group:
         yield group
 
 
-def with_next(groups: Iterable[Group]) -> Iterator[tuple[Group, Group | None]]:
+def with_next(groups: Iterable[Group[Item]]) -> Iterator[tuple[Group[Item], Group[Item] | None]]:
     """Yield each group with the one that follows it."""
-    before: Group | None = None
+    before: Group[Item] | None = None
     for group in groups:
         if before is not None:
             yield before, group
@@ -69,12 +78,12 @@ class Looker:
     def __init__(self, detect: Detect, landmark: Landmark) -> None:
         self._detect, self._landmark = detect, landmark
 
-    def begin(self, frames: list[Frame]) -> Group:
+    def begin(self, frames: list[Frame]) -> Group[Frame]:
         """Look at the first frame of a group with every means."""
         turned = frames[0].index % TURNED_EVERY < len(frames)
         return Group(frames, self._look(frames[0].image, turned))
 
-    def complete(self, groups: tuple[Group, Group | None]) -> list[Seen]:
+    def complete(self, groups: tuple[Group[Frame], Group[Frame] | None]) -> list[Seen]:
         """Return the frames of the first of two successive groups, with their faces and thumbnails."""
         group, following = groups
         pairs = None if following is None else same_faces(group.faces, following.faces)
@@ -96,9 +105,8 @@ class Looker:
 
     def _follow(self, image: UInt8, pairs: list[tuple[Face, Face]], share: float) -> list[Face] | None:
         """Find faces between two looks; None where one is not there or somebody new is."""
-        boxes = [((1 - share) * a.box + share * b.box).astype(np.float32) for a, b in pairs]
-        new = self._detect(image, quick=True)
-        if any(max((box_iou(face.box, box) for box in boxes), default=0.0) < NEW_FACE_IOU for face in new):
+        boxes = boxes_between(pairs, share)
+        if shows_somebody_new(image, boxes, self._detect):
             return None
         meshes = self._landmark(image, boxes, [a.tilt for a, _ in pairs])
         faces = []
@@ -109,9 +117,56 @@ class Looker:
         return faces
 
 
+class Scanner(Generic[Item]):
+    """Finds the boxes of faces by the same rule, without meshes; stateless, safe to call from threads.
+
+    Args:
+        detect: finds faces; takes ``quick``.
+        picture_of: returns the picture of a frame, or of what holds one.
+        closely: says of a frame and the boxes followed into it whether it must be looked at with every means
+            all the same.
+    """
+
+    def __init__(
+        self,
+        detect: Detect,
+        picture_of: Callable[[Item], UInt8],
+        closely: Callable[[Item, list[Float]], bool],
+    ) -> None:
+        self._detect, self._picture_of, self._closely = detect, picture_of, closely
+
+    def begin(self, frames: list[Item]) -> Group[Item]:
+        """Look at the first frame of a group with every means."""
+        return Group(frames, self._detect(self._picture_of(frames[0])))
+
+    def complete(self, groups: tuple[Group[Item], Group[Item] | None]) -> list[tuple[Item, list[Float]]]:
+        """Return the frames of the first of two successive groups with the boxes of their faces."""
+        group, following = groups
+        pairs = None if following is None else partners_of(group.faces, following.faces)
+        seen = [(group.frames[0], [face.box for face in group.faces])]
+        for step, frame in enumerate(group.frames[1:], start=1):
+            boxes = None if pairs is None else self._follow(frame, pairs, step / len(group.frames))
+            if boxes is None:
+                boxes = [face.box for face in self._detect(self._picture_of(frame))]
+            seen.append((frame, boxes))
+        return seen
+
+    def _follow(self, frame: Item, pairs: list[tuple[Face, Face]], share: float) -> list[Float] | None:
+        boxes = boxes_between(pairs, share)
+        if self._closely(frame, boxes) or shows_somebody_new(self._picture_of(frame), boxes, self._detect):
+            return None
+        return boxes
+
+
 def same_faces(one: list[Face], other: list[Face]) -> list[tuple[Face, Face]] | None:
     """Pair the faces of two looks; None unless each has a mesh and exactly one partner in the other."""
-    if len(one) != len(other) or any(face.landmarks is None for face in [*one, *other]):
+    meshless = any(face.landmarks is None for face in [*one, *other])
+    return None if meshless else partners_of(one, other)
+
+
+def partners_of(one: list[Face], other: list[Face]) -> list[tuple[Face, Face]] | None:
+    """Pair the faces of two looks; None unless each has exactly one partner in the other."""
+    if len(one) != len(other):
         return None
     pairs = []
     for face in one:
@@ -120,3 +175,14 @@ def same_faces(one: list[Face], other: list[Face]) -> list[tuple[Face, Face]] | 
             return None
         pairs.append((face, partners[0]))
     return pairs if len({id(b) for _, b in pairs}) == len(pairs) else None
+
+
+def boxes_between(pairs: list[tuple[Face, Face]], share: float) -> list[Float]:
+    """Return where faces of two looks must be in between, ``share`` (0..1) of the way; float32 (4,) each."""
+    return [((1 - share) * a.box + share * b.box).astype(np.float32) for a, b in pairs]
+
+
+def shows_somebody_new(image: UInt8, boxes: list[Float], detect: Detect) -> bool:
+    """Say whether one quick look finds a face away from all ``boxes``."""
+    new = detect(image, quick=True)
+    return any(max((box_iou(face.box, box) for box in boxes), default=0.0) < NEW_FACE_IOU for face in new)

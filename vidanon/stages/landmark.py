@@ -15,7 +15,7 @@ import numpy as np
 
 from vidanon.errors import ModelsError
 from vidanon.geometry import apply, compose, invert, picture_from_unit
-from vidanon.networks.runtime import Network, network_from_file
+from vidanon.networks.runtime import Network, network_from_file, shared, state_of_file
 from vidanon.types import LANDMARK_COUNT, Float, UInt8
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class Landmarker:
 
     def __init__(self, models: ModelStore, workers: int) -> None:
         names = ("face_landmarks_detector.tflite", "face_blendshapes.tflite")
-        self._mesh, self._blendshapes = _load(models.path("face-landmarker"), names, workers)
+        task = models.path("face-landmarker")
+        key = (*state_of_file(task), workers)
+        self._mesh, self._blendshapes = shared(key, lambda: _load(task, names, workers))
 
     def __call__(
         self, image: UInt8, boxes: list[Float], tilts: list[float] | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
-from vidanon.networks.converted import Recipe, converted_network
+from vidanon.networks.converted import Recipe, shared_network
 from vidanon.stages.mesh import EYES, LIPS, NOSE
 from vidanon.types import Bool, Float, UInt8
 
@@ -41,7 +41,7 @@ class PartReader:
 
         example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
         recipe = Recipe("segmenter", build, example, (weights_path("segmenter.safetensors"),))
-        self._network = converted_network(recipe, models.root / "converted", device, workers)
+        self._network = shared_network(recipe, models.root / "converted", device, workers)
 
     def crop(self, crop: Float) -> Float:
         """Return the part chances of a crop, float32 (3, 128, 128) in [-1, 1]."""

@@ -2,7 +2,7 @@
 
     crop (128 px) + identity code + blendshapes -> attribute encoder and mapper -> w -> generator -> picture
 
-Networks are built once per run and are safe to call from several threads.
+Networks are loaded once per process and are safe to call from several threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from vidanon.geometry import compose, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
-from vidanon.networks.converted import Recipe, converted_network
+from vidanon.networks.converted import Recipe, shared_network
 from vidanon.networks.runtime import Network
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
 
@@ -102,9 +102,7 @@ class Synthesizer:
         self._exits: dict[int, Network] = {}
 
     def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
-        return converted_network(
-            recipe, self._models.root / "converted", self._device, self._workers, bfloat16
-        )
+        return shared_network(recipe, self._models.root / "converted", self._device, self._workers, bfloat16)
 
     def prepare(self, exit_px: int) -> None:
         """Load a generator exit; call before threads start."""

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from vidanon.api import Summary
@@ -145,7 +144,6 @@ def test_a_growing_file_is_taken_when_it_has_settled(tmp_path: Path) -> None:
 RECORD = Record("a.mp4", 1, 2, "ab", "digest", DONE)
 
 
-@hypothesis_settings(deadline=None)  # each example syncs to the disk
 @given(st.text(), st.text(), st.binary(max_size=40))
 def test_a_record_comes_back_whatever_stands_beside_it(
     tmp_path_factory: pytest.TempPathFactory, source: str, error: str, torn: bytes

@@ -74,7 +74,7 @@ def test_the_tilt_is_that_of_the_line_from_the_eyes_to_the_mouth(angle):
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_pictures_fit_the_grid_and_grow_at_most_twofold(width, height):
     picture, scale = fit(np.zeros((height, width, 3), np.uint8), 640)
     assert picture.shape[0] % 32 == picture.shape[1] % 32 == 0

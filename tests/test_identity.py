@@ -34,7 +34,7 @@ def vectors(profiles: dict[int, Profile], key: bytes) -> Float:
     return np.stack([code.vector for code in choose(profiles, key).values()])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(key=st.binary(min_size=16, max_size=64))
 def test_same_key_gives_the_same_faces_byte_for_byte(key: bytes) -> None:
     profiles = people(4)
@@ -49,7 +49,7 @@ def test_different_keys_give_different_faces() -> None:
     assert len(names) >= 4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(key=st.binary(min_size=16, max_size=32), count=st.integers(1, 8))
 def test_new_faces_are_strangers_to_everyone_in_the_video(key: bytes, count: int) -> None:
     profiles = people(count)

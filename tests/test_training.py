@@ -214,7 +214,7 @@ def test_the_reader_reads_what_the_frozen_networks_read(finished: Path) -> None:
     assert w.grad is not None and float(w.grad.abs().sum()) > 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     angle=st.floats(-3, 3), scale=st.floats(0.2, 5), shift=st.tuples(st.floats(-50, 50), st.floats(-50, 50))
 )

@@ -444,7 +444,7 @@ def test_publishing(tmp_path: Path) -> None:
         publish(tmp_path / "none.mp4", final)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     denominator=st.sampled_from([25, 100, 1000, 12800, 30000, 90000]),
     steps=st.lists(st.integers(1, 400), min_size=2, max_size=12),

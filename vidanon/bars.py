@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vidanon.models.thresholds import same_person
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -35,8 +37,8 @@ CLIP_BARS = (
     Bar("head pose, degrees", "pose_error_deg", 2.0, False),
     Bar("landmark NME", "nme", 0.04, False),
     Bar("share of faces both recognisers call strangers", "stranger_share", 0.99, True),
-    Bar("SFace to source, highest track", "sface_highest_track", 0.37, False),
-    Bar("dlib to source, lowest track", "dlib_lowest_track", 0.535, True),
+    Bar("SFace to source, highest track", "sface_highest_track", same_person("sface"), False),
+    Bar("dlib to source, lowest track", "dlib_lowest_track", same_person("dlib"), True),
 )
 """Of every single clip."""
 

@@ -22,8 +22,8 @@ from vidanon.figures import (
     w_figures,
 )
 from vidanon.measures import ms_ssim, psnr_db
-from vidanon.mixing import load_mapper
 from vidanon.models.registry import ModelStore
+from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.sheets import write_picture
 
 RANDOM = np.random.default_rng(3)
@@ -133,10 +133,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
     other = tmp_path / "other.safetensors"
     save_file({"x": np.zeros(3, np.float32)}, other)
-    with pytest.raises(ModelsError, match=r"other\.safetensors.*not an attribute mapper"):
-        load_mapper(other)
+    with pytest.raises(ModelsError, match=r"other\.safetensors.*does not fit this version"):
+        load_attribute_mapper(other)
     with pytest.raises(ModelsError, match=r"missing\.safetensors"):
-        load_mapper(tmp_path / "missing.safetensors")
+        load_attribute_mapper(tmp_path / "missing.safetensors")
 
 
 def test_the_command_measures_the_shipped_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

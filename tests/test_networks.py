@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from vidanon.errors import ModelsError
-from vidanon.models.registry import ModelStore
+from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.exit_heads import EXITS_PX, arrange_for_inference, load_exit_generator
 from vidanon.networks.generator import WIDTHS, Generator, inverse_haar, load_generator, load_mapping
-from vidanon.networks.mapper import load_attribute_mapper, load_weights
+from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.networks.runtime import (
     OpenVinoNetwork,
     graph_from_module,
@@ -20,6 +20,7 @@ from vidanon.networks.runtime import (
     network_from_module,
 )
 from vidanon.networks.torch_graph import TorchGraph
+from vidanon.networks.weights import load_weights
 from vidanon.training.exits import haar
 
 PSNR_FLOOR_DB = {128: 24.5, 256: 26.5, 512: 30.0}
@@ -170,7 +171,7 @@ def test_compiled_mapper_equals_torch_for_any_batch() -> None:
 
 @pytest.mark.parametrize("name", ["mapper.safetensors", "exits.safetensors"])
 def test_shipped_weights_are_finite(name: str) -> None:
-    assert all(bool(x.isfinite().all()) for x in load_weights(name).values())
+    assert all(bool(x.isfinite().all()) for x in load_weights(weights_path(name)).values())
 
 
 @pytest.mark.parametrize(("name", "shape"), [("sface", (3, 112, 112)), ("generator-mapping", (512,))])

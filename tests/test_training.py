@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vidanon.cli import main
 from vidanon.errors import SettingsError
 from vidanon.geometry import fit_similarity
-from vidanon.models.registry import ModelStore
-from vidanon.networks.mapper import AttributeMapper, gaze_offsets
+from vidanon.models.registry import ModelStore, weights_path
+from vidanon.networks.mapper import AttributeMapper, gaze_offsets, load_attribute_mapper
 from vidanon.training import readers
 from vidanon.training.augment import attribute_crop
 from vidanon.training.config import (
@@ -137,6 +137,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert [report.step for report in reports] == [4, 5]
     for name, x in through.result.state_dict().items():
         torch.testing.assert_close(again.result.state_dict()[name], x, atol=0, rtol=0, msg=name)
+
+
+def test_a_run_starts_from_earlier_weights(
+    parts: tuple[Feeder, TraitSpace, Spread, TrainConfig], finished: Path
+) -> None:
+    feeder, space, spread, config = parts
+    inputs = feeder.draw(config.stages[0], 0, 0)
+    trainer = Trainer(config, space, spread, "cpu")
+    random = trainer.latents(inputs)
+    trainer.start_from(weights_path("mapper.safetensors"), space)
+    model = load_attribute_mapper()
+    earlier = model.mapper(inputs.batch.identity, model.attributes(inputs.crop), inputs.expression)
+    torch.testing.assert_close(trainer.latents(inputs) - spread.mean, earlier - model.mapper.w_mean)
+    assert float((random - trainer.latents(inputs)).abs().mean()) > 0.01
 
 
 def test_every_third_step_rebuilds_one_face(parts: tuple[Feeder, TraitSpace, Spread, TrainConfig]) -> None:

@@ -35,7 +35,8 @@ from vidanon.identity.bank import Bank, load_bank, look
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.measures import HeadPose, angle_deg
-from vidanon.mixing import HeadFinder, load_mapper
+from vidanon.mixing import HeadFinder
+from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
 from vidanon.recognisers import DlibResNet
@@ -88,7 +89,7 @@ class Bench:
             np.zeros((1, BLENDSHAPE_COUNT), np.float32),
             np.zeros((1, LANDMARK_COUNT, 2), np.float32),
         )
-        module = load_mapper(weights)
+        module = load_attribute_mapper(weights)
         self._mapper = network_from_module(module, example, workers=workers + 1)
         self._reader = FaceReader(models, workers)
         self._landmark = Landmarker(models, workers)

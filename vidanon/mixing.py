@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidanon.errors import InputError, ModelsError
+from vidanon.errors import InputError
 from vidanon.geometry import apply, unit_crop_from_frame
 from vidanon.types import Face, Float, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
-    from vidanon.networks.mapper import AttributeMapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +38,6 @@ class Head:
     landmarks: Float
     blendshapes: Float
     identity: Float
-
-
-def load_mapper(weights: Path | None = None) -> AttributeMapper:
-    """Build the attribute mapper, frozen.
-
-    Args:
-        weights: safetensors file; None: the weights of the package.
-
-    Raises:
-        ModelsError: the file is missing, or does not fit the network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from vidanon.networks.mapper import AttributeMapper, load_attribute_mapper
-
-    if weights is None:
-        return load_attribute_mapper()
-    try:
-        state = {key: x.float() if x.is_floating_point() else x for key, x in load_file(weights).items()}
-        module = AttributeMapper()
-        module.load_state_dict(state)
-    except (OSError, SafetensorError) as error:
-        raise ModelsError(
-            f"{weights}: not readable as safetensors; give a file of 'vidanon train'"
-        ) from error
-    except RuntimeError as error:
-        raise ModelsError(f"{weights}: is not an attribute mapper of this version; train it again") from error
-    return module.eval().requires_grad_(False)
 
 
 def read_picture(path: Path) -> UInt8:
@@ -151,10 +121,11 @@ class Mixer:
         workers: int = 1,
     ) -> None:
         from vidanon.networks.exit_heads import load_exit_generator
+        from vidanon.networks.mapper import load_attribute_mapper
         from vidanon.networks.runtime import network_from_module
 
         self.finder = HeadFinder(models, workers)
-        self._mapper = load_mapper(weights)
+        self._mapper = load_attribute_mapper(weights)
         example = (np.zeros((1, 512), np.float32),)
         self._generator = network_from_module(load_exit_generator(models, size), example, device, workers)
 

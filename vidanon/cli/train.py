@@ -51,9 +51,16 @@ class _Progress:
 @click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder; without it, the folder must be new."
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Begin with the networks of this file instead of random ones ('package': those that ship).",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads.")
-def train(config_name: str, folder: Path, resume: bool, device: str, workers: int) -> None:
+def train(
+    config_name: str, folder: Path, resume: bool, start: Path | None, device: str, workers: int
+) -> None:
     """Train attribute encoder and mapper on faces that the generator makes; no photograph is used.
 
     Makes the samples, trains the surrogates, then the networks. A run that was stopped or killed goes on
@@ -62,7 +69,7 @@ def train(config_name: str, folder: Path, resume: bool, device: str, workers: in
     import torch
 
     from vidanon.errors import OutputError
-    from vidanon.models.registry import ModelStore, names_in
+    from vidanon.models.registry import ModelStore, names_in, weights_path
     from vidanon.networks.runtime import resolve_device
     from vidanon.training.config import load_config, training_folder
     from vidanon.training.run import Run
@@ -75,5 +82,7 @@ def train(config_name: str, folder: Path, resume: bool, device: str, workers: in
     for name in names_in("pipeline"):
         models.fetch(name)
     torch.set_num_threads(workers)
-    weights = Run(config, folder, models, resolve_device(device), workers, _Progress()).execute()
+    if start == Path("package"):
+        start = weights_path("mapper.safetensors")
+    weights = Run(config, folder, models, resolve_device(device), workers, _Progress(), start).execute()
     click.echo(f"weights: {weights}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidanon.models.registry import weights_path
 from vidanon.networks.generator import (
     FULL_PX,
     WIDTHS,
@@ -22,7 +23,7 @@ from vidanon.networks.generator import (
     inverse_haar_in_blocks,
     load_generator,
 )
-from vidanon.networks.mapper import load_weights
+from vidanon.networks.weights import load_weights
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -122,7 +123,7 @@ def load_exit_generator(models: ModelStore, exit_px: int) -> ExitGenerator:
     head = None
     if exit_px in EXITS_PX:
         prefix = f"{exit_px}."
-        weights = load_weights("exits.safetensors")
+        weights = load_weights(weights_path("exits.safetensors"))
         head = ExitHead(WIDTHS[exit_px // 2])
         head.load_state_dict({k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)})
     return ExitGenerator(generator, exit_px, head).eval().requires_grad_(False)

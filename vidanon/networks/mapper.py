@@ -8,15 +8,16 @@ reliably from real footage than an encoder that has seen generated pictures only
 from __future__ import annotations
 
 import math
-from importlib.resources import as_file, files
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from vidanon.errors import ModelsError
+from vidanon.models.registry import weights_path
 from vidanon.networks.attribute_encoder import ATTRIBUTE_SIZE, AttributeEncoder
+from vidanon.networks.weights import take_weights
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT
 
 W_SIZE = 512
@@ -138,30 +139,15 @@ class AttributeMapper(nn.Module):
         return cast(Tensor, self.mapper(identity, self.attributes(crop), told))
 
 
-def load_weights(name: str) -> dict[str, Tensor]:
-    """Read one of the package's own weight files, all floating point tensors as float32.
+def load_attribute_mapper(weights: Path | None = None) -> AttributeMapper:
+    """Build the attribute mapper, frozen, in evaluation mode.
 
     Args:
-        name: file name in ``vidanon/models/weights``.
+        weights: safetensors file; None: the weights of the package.
 
     Raises:
-        ModelsError: the file is missing from the installation.
-    """
-    from safetensors.torch import load_file
-
-    with as_file(files("vidanon.models") / "weights" / name) as path:
-        if not path.is_file():
-            raise ModelsError(f"weights {name} are missing from this installation; install vidanon again")
-        weights: dict[str, Tensor] = load_file(path)
-    return {key: x.float() if x.is_floating_point() else x for key, x in weights.items()}
-
-
-def load_attribute_mapper() -> AttributeMapper:
-    """Build the attribute mapper with the weights of the package, frozen, in evaluation mode.
-
-    Raises:
-        ModelsError: the weights are missing from the installation.
+        ModelsError: the file is missing, or does not fit the network.
     """
     module = AttributeMapper()
-    module.load_state_dict(load_weights("mapper.safetensors"))
+    take_weights(module, weights or weights_path("mapper.safetensors"))
     return module.eval().requires_grad_(False)

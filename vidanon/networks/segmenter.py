@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidanon.networks.mapper import load_weights
+from vidanon.models.registry import weights_path
+from vidanon.networks.weights import take_weights
 
 CROP_PX = 128
 MAP_PX = 64
@@ -92,5 +93,5 @@ def load_segmenter() -> PartChances:
         ModelsError: the weights are missing from the installation.
     """
     module = Segmenter()
-    module.load_state_dict(load_weights("segmenter.safetensors"))
+    take_weights(module, weights_path("segmenter.safetensors"))
     return PartChances(module).eval().requires_grad_(False)

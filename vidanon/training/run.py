@@ -77,8 +77,10 @@ class Run:
         device: str,
         workers: int,
         progress: Progress,
+        start: Path | None = None,
     ) -> None:
         self.config, self.folder, self.models = config, Folder(root), models
+        self._start = start
         self.device, self.workers, self.progress = device, workers, progress
         root.mkdir(parents=True, exist_ok=True)
         self._latents = LatentSource(models, config.data.truncation, config.seed)
@@ -102,6 +104,8 @@ class Run:
         trainer = Trainer(self.config, space, self.spread, self.device)
         if self.folder.checkpoint.is_file():
             trainer.load(self.folder.checkpoint)
+        elif self._start is not None:
+            trainer.start_from(self._start, space)
         for number, stage in enumerate(self.config.stages):
             feeder = self._feeder(samples, space)
             if stage.fresh and surrogate is not None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from vidanon.networks.mapper import AttributeMapper
+from vidanon.networks.weights import take_weights
 from vidanon.training.config import Stage, TrainConfig
 from vidanon.training.feed import Feeder, Inputs
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
@@ -151,6 +152,18 @@ class Trainer:
         part = path.with_name(path.name + ".part")
         torch.save(parts | {"stage": self.stage, "step": self.step}, part)
         part.replace(path)
+
+    def start_from(self, weights: Path, space: TraitSpace) -> None:
+        """Give the networks the weights of an earlier run; optimisers and discriminator begin anew.
+
+        The units of the inputs stay those of this run's samples.
+
+        Raises:
+            ModelsError: the file is missing, or does not fit the networks.
+        """
+        take_weights(self.model, weights)
+        self._take_units(space, self.spread)
+        self.average.module.load_state_dict(self.model.state_dict())
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""

@@ -86,6 +86,21 @@ def test_hair_above_a_known_face_is_no_face_and_somebody_behind_is_one():
     assert [f.score for f in drop_duplicates([known, hair, behind])] == [0.9, 0.4]
 
 
+def test_a_doubtful_face_on_the_neck_of_a_known_one_is_no_face_and_a_sure_one_is():
+    known = face(50, y=60, side=50, landmarks=mesh(50, y=60, side=50))
+    neck, child = face(48, y=83, side=52, score=0.45), face(48, y=83, side=52, score=0.7)
+    assert [f.score for f in drop_duplicates([known, neck])] == [0.9]
+    assert [f.score for f in drop_duplicates([known, child])] == [0.9, 0.7]
+
+
+def test_a_single_alarm_is_not_drawn_out():
+    tracks = tracks_of([[], [], [], [face(10)], [], [], [], []])
+    assert len(densify(tracks[0], 5, 0, 8).boxes) == 5
+    assert tracks[0].may_be_recovered()
+    tracks[0].add(4, Sighting(face(10, score=0.0)))
+    assert not tracks[0].may_be_recovered()
+
+
 def unit(*values):
     vector = np.zeros(128, np.float32)
     vector[: len(values)] = values

@@ -181,6 +181,8 @@ class _Watcher:
 
     def _recover(self, frame: Frame, track: Tracklet, faces: list[Face]) -> Face | None:
         """Look for the mesh where a face that no detector sees should be."""
+        if not track.may_be_recovered():
+            return None
         height, width = frame.image.shape[:2]
         box = np.clip(track.expected(frame.index), 0, np.array([width - 1, height - 1] * 2, np.float32))
         if (box[2:] - box[:2]).min() < 4 or any(box_iou(box, face.box) > 0.3 for face in faces):

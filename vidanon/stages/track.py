@@ -23,6 +23,9 @@ SAME_MESH_IOU = 0.5
 INSIDE_SHARE = 0.8
 HAIR = 0.35  # how far the head reaches above the mesh, heights of the mesh
 HEAD_SHARE = 0.5
+DOUBTFUL_SCORE = 0.55  # below, a detector also takes neck, collar and high hair for faces
+DOUBTFUL_MESH_IOU = 0.3
+DOUBTFUL_HAIR, NECK = 0.6, 0.35  # as HAIR
 MIN_AFFINITY = 0.25  # see _affinity
 REACH = 0.7  # how far a face may jump, in sides of its box
 REACH_PER_LOST_FRAME = 0.05
@@ -72,6 +75,17 @@ class Tracklet:
         """Index of the last frame in which a detector (not only the landmarker) saw the face."""
         return next(i for i in reversed(self.sightings) if self.sightings[i].face.score > 0)
 
+    def detections(self) -> int:
+        """Count the frames in which a detector saw the face."""
+        return sum(sighting.face.score > 0 for sighting in self.sightings.values())
+
+    def may_be_recovered(self) -> bool:
+        """Say whether the landmarker alone may go on: not for longer than the detectors saw the face before.
+
+        It also finds a mesh in folds of cloth, and would draw a single false alarm out to half a second.
+        """
+        return len(self.sightings) < 2 * self.detections()
+
     def expected(self, index: int) -> Float:
         """Return where the box should be in frame ``index`` (after the last sighting)."""
         shift = self.velocity * (index - self.last)
@@ -100,15 +114,19 @@ def drop_duplicates(faces: list[Face]) -> list[Face]:
 
 def _duplicate(face: Face, other: Face) -> bool:
     assert other.landmarks is not None
+    doubtful = face.score < min(DOUBTFUL_SCORE, other.score)
+    mesh = mesh_box(other.landmarks)
     if face.landmarks is not None:
-        return box_iou(mesh_box(face.landmarks), mesh_box(other.landmarks)) > SAME_MESH_IOU
+        limit = DOUBTFUL_MESH_IOU if doubtful else SAME_MESH_IOU
+        return box_iou(mesh_box(face.landmarks), mesh) > limit
     if _share_inside(face.box, other.box) > INSIDE_SHARE:
         return True
-    # Detectors also take hair for a face, right above the face that it belongs to.
-    head = mesh_box(other.landmarks)
-    head[1] -= HAIR * (head[3] - head[1])
+    # Detectors also take hair for a face, right above the face that it belongs to, and the neck right below.
+    height = mesh[3] - mesh[1]
+    above, below = (DOUBTFUL_HAIR, NECK) if doubtful else (HAIR, 0.0)
+    head = mesh + np.array([0, -above * height, 0, below * height], np.float32)
     centre = (face.box[:2] + face.box[2:]) / 2
-    inside = bool((centre >= head[:2]).all() and (centre <= head[2:]).all())
+    inside = bool((centre >= head[:2]).all() and (centre <= [mesh[2], mesh[3]]).all())
     return inside and _share_inside(face.box, head) > HEAD_SHARE
 
 
@@ -225,8 +243,8 @@ class DenseTrack:
 def densify(track: Tracklet, extend: int, first: int, stop: int) -> DenseTrack:
     """Bridge the gaps of a track and extend its ends.
 
-    A track is extended by at most twice the number of its sightings, so that a single false alarm does not
-    blur a third of a second.
+    A track is extended by little more frames than the detectors saw it in, so that a single false alarm does
+    not blur a third of a second.
 
     Args:
         track: the sightings.
@@ -234,7 +252,7 @@ def densify(track: Tracklet, extend: int, first: int, stop: int) -> DenseTrack:
         first: index of the first frame of the shot.
         stop: index one past the last frame of the shot.
     """
-    extend = min(extend, 2 * len(track.sightings))
+    extend = min(extend, 1 + track.detections())
     start, end = max(first, track.start - extend), min(stop, track.last + 1 + extend)
     frames = np.arange(start, end)
     seen = np.array(list(track.sightings))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vidanon import renderer as render
+from vidanon.jobs import parts
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import gate, synthesize
@@ -112,3 +113,92 @@ def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.Monke
         out = renderer.composite(work).image
         assert not work.faces[0].show
         assert out[30:80, 30:70].std() < 0.6 * image[30:80, 30:70].std()
+
+
+class _Ramp:
+    """A generator that draws the grey of w, which is the brightness of the source."""
+
+    drawn = 0
+
+    def __init__(self, models: object, device: str, workers: int) -> None: ...
+
+    def prepare(self, exit_px: int) -> None: ...
+
+    def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
+        return np.full(512, crop.mean(), np.float32)
+
+    def picture(self, w: Float, exit_px: int) -> UInt8:
+        _Ramp.drawn += 1
+        return np.full((exit_px, exit_px, 3), round(127.5 * (1 + float(w[0]))), np.uint8)
+
+
+class _Everywhere:
+    """A landmarker that finds the same face in every picture."""
+
+    def __init__(self, models: object, workers: int) -> None: ...
+
+    def __call__(self, image: UInt8, boxes: list[Float]) -> list[tuple[Float, Float] | None]:
+        return [(_points() * len(image), np.zeros(52, np.float32)) for _ in boxes]
+
+
+def _points() -> Float:
+    return np.asarray(np.random.default_rng(1).uniform(0.3, 0.7, (478, 2)), np.float32)
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | None = None) -> list[UInt8]:
+    """Draw a clip whose grey frames have these levels, or a span of it with as much context as it needs."""
+    monkeypatch.setattr(synthesize, "Synthesizer", _Ramp)
+    monkeypatch.setattr("vidanon.stages.landmark.Landmarker", _Everywhere)
+    _Ramp.drawn, count = 0, len(levels)
+    track = Track(
+        id=0,
+        person=0,
+        start=0,
+        boxes=np.tile(np.array([20, 20, 80, 90], np.float32), (count, 1)),
+        scores=np.ones(count, np.float32),
+        origin=np.zeros(count, np.uint8),
+        landmarks=np.tile(_points() * 100, (count, 1, 1)),
+        blendshapes=np.zeros((count, 52), np.float32),
+        crop_from_frame=np.tile(np.array([[0.01, 0, 0], [0, 0.01, 0]], np.float32), (count, 1, 1)),
+    )
+    info = VideoInfo(Path("x.mp4"), 100, 100, Fraction(1, 25), Fraction(25), count, 0, "h264", 8, 0)
+    plan = Plan(info, count, (), (track,), {0: IdentityCode("x", np.zeros(128, np.float32))})
+    seen = range(count) if span is None else parts.context(span, count)
+    frames = (render.Frame(i, i, np.full((100, 100, 3), levels[i], np.uint8)) for i in seen)
+    kept: list[UInt8] = []
+
+    class Keep:
+        def write(self, frame: render.Frame) -> None:
+            kept.append(frame.image)
+
+    renderer = render.Renderer(plan, Settings(), ModelStore(), render.RenderSummary())
+    summary = renderer.write(frames, Keep(), span)  # type: ignore[arg-type]
+    assert summary.replaced == len(kept)
+    return kept
+
+
+def test_slow_changes_need_every_second_picture_and_fast_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = [100 + i // 4 for i in range(40)]
+    half = _drawn(monkeypatch, slow)
+    assert _Ramp.drawn <= 24
+    monkeypatch.setattr(synthesize, "EVEN_LIMITS", {128: (-1.0, -1.0)})
+    full = _drawn(monkeypatch, slow)
+    assert _Ramp.drawn == 40
+    for one, other in zip(half, full, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+    monkeypatch.undo()
+    _drawn(monkeypatch, [60 + 100 * (i // 2 % 2) for i in range(40)])
+    assert _Ramp.drawn == 40
+
+
+@given(st.integers(0, 35), st.integers(1, 12))
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_span_is_drawn_as_in_the_whole_clip(
+    monkeypatch: pytest.MonkeyPatch, start: int, length: int
+) -> None:
+    levels = [int(100 + 40 * np.sin(i / 3) ** 3) for i in range(44)]
+    with monkeypatch.context() as patch:
+        whole = _drawn(patch, levels)
+        span = range(start, min(start + length, 44))
+        for one, other in zip(_drawn(patch, levels, span), whole[span.start : span.stop], strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -3,7 +3,8 @@
     decode -> w per face -> smooth w -> new face and verdict -> hysteresis -> composite or obscure -> encode
 
 Three maps over the same worker threads, each with a look-ahead of a few frames: memory does not grow with
-the length of the video. Frames leave in the order in which they came.
+the length of the video. Frames leave in the order in which they came. Where w moves slowly and evenly, only
+the face of every second frame is generated, and those in between are means of their neighbours.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + gate.HOLD_FRAMES
+CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
 
@@ -73,12 +74,16 @@ class RenderSummary:
 
 @dataclass(slots=True)
 class _Face:
-    """State of one face on its way through the maps; ``w`` None means: nothing to draw, obscure."""
+    """State of one face on its way through the maps.
+
+    ``w`` None means: nothing to draw, obscure. ``between``: the picture is the mean of its neighbours'.
+    """
 
     track: Track
     offset: int
     w: Float | None = None
     parts: Float | None = None
+    between: bool = False
     picture: UInt8 | None = None
     landmarks: Float | None = None
     passes: bool = False
@@ -164,7 +169,8 @@ class Renderer:
         ahead = self._settings.runtime.workers + 1
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
         smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
-        generated = ordered_map(pool, self.generate, smoothed, ahead)
+        marked = _windowed(smoothed, 1, self.mark)
+        generated = _windowed(ordered_map(pool, self.generate, marked, ahead), 1, self.fill_in)
         decided = _windowed(generated, gate.HOLD_FRAMES, self.decide)
 
         def finish(work: _Work) -> tuple[Frame, int, list[int]]:
@@ -223,10 +229,19 @@ class Renderer:
             faces[key] = _Face(face.track, face.offset, w, parts)
         return _Work(work.frame, faces)
 
+    def mark(self, window: list[_Work], center: int) -> _Work:
+        """Mark the faces of the centre frame that need not be generated; those of even frames always are."""
+        work = window[center]
+        for key, face, before, after in _with_neighbours(window, center):
+            if work.frame.index % 2:
+                latents = (before.w, face.w, after.w)
+                face.between = synthesize.moves_evenly(*latents, self._exits[key])
+        return work
+
     def generate(self, work: _Work) -> _Work:
-        """Make the picture of every face and judge it."""
+        """Make the picture of every face that is not marked, and judge it."""
         for key, face in work.faces.items():
-            if face.w is None:
+            if face.w is None or face.between:
                 continue
             size = self._exits[key]
             with self._summary.timed("generate"):
@@ -236,12 +251,27 @@ class Renderer:
                 found = self._landmarker(picture, [box])[0]
             with self._summary.timed("segment"):
                 face.picture = segment.with_face_channel(picture, self._part_reader.picture(picture))
-            error = None
-            if found is not None:
-                face.landmarks = found[0]
-                error = warp.landmark_error(face.landmarks, face.track.landmarks[face.offset])
-            face.passes = gate.face_passes(error, self._settings.render.gate_nme)
+            face.landmarks = None if found is None else found[0]
+            self._judge(face)
         return work
+
+    def fill_in(self, window: list[_Work], center: int) -> _Work:
+        """Make the pictures of the marked faces of the centre frame from its neighbours, and judge them."""
+        for _, face, before, after in _with_neighbours(window, center):
+            if not face.between or before.picture is None or after.picture is None:
+                continue
+            with self._summary.timed("generate"):
+                face.picture = synthesize.mean_picture(before.picture, after.picture)
+            if before.landmarks is not None and after.landmarks is not None:
+                face.landmarks = np.float32(0.5) * (before.landmarks + after.landmarks)
+            self._judge(face)
+        return window[center]
+
+    def _judge(self, face: _Face) -> None:
+        error = None
+        if face.landmarks is not None:
+            error = warp.landmark_error(face.landmarks, face.track.landmarks[face.offset])
+        face.passes = gate.face_passes(error, self._settings.render.gate_nme)
 
     def decide(self, window: list[_Work], center: int) -> _Work:
         """Decide between the new face and the obscuring mask, with hysteresis."""
@@ -276,6 +306,15 @@ class Renderer:
             image, warped, source, region, options.mask_forehead, options.feather, face.parts, crop_from_frame
         )
         return True
+
+
+def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
+    """Yield the faces of the centre frame that both neighbouring frames have: track, face, before, after."""
+    if 0 < center < len(window) - 1:
+        before, after = window[center - 1].faces, window[center + 1].faces
+        for key, face in window[center].faces.items():
+            if key in before and key in after:
+                yield key, face, before[key], after[key]
 
 
 def _windowed(

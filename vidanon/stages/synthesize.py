@@ -31,6 +31,11 @@ Upscaled 1.6 times a face still looks sharp; the smallest exit would show its gr
 W_SIZE = 512
 SMOOTH_SIGMA_FRAMES = 1.0
 SMOOTH_REACH_FRAMES = 3
+EVEN_LIMITS = {128: (0.3, 1.5), 256: (0.3, 1.5), 512: (0.25, 1.0), 1024: (0.25, 1.0)}
+"""How far, by exit, w may lie from the mean of its neighbours, and these from each other, for the picture to
+be the mean of theirs. Inside the face it then is within 40 dB of the picture of w (95 % within 44 dB at 128
+and 256 px), closer than the encoder comes to either; blinks and fast speech are beyond the limits.
+"""
 
 
 def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Float:
@@ -91,6 +96,27 @@ def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None
             total += np.float32(weight) * latent
             weights += weight
     return (total / np.float32(weights)).astype(np.float32)
+
+
+def moves_evenly(before: Float | None, w: Float | None, after: Float | None, exit_px: int) -> bool:
+    """Say whether the picture of w is, to the eye, the mean of those before and after it.
+
+    Args:
+        before: float32 (512,), w of the frame before; None where there is none.
+        w: of the frame asked about.
+        after: of the frame after it.
+        exit_px: side of the pictures, pixels.
+    """
+    if before is None or w is None or after is None:
+        return False
+    from_mean, apart = EVEN_LIMITS[exit_px]
+    mean_distance = float(np.linalg.norm(w - (before + after) / 2))
+    return mean_distance <= from_mean and float(np.linalg.norm(after - before)) <= apart
+
+
+def mean_picture(one: UInt8, other: UInt8) -> UInt8:
+    """Return the mean of two pictures of one shape, uint8."""
+    return np.asarray(cv2.addWeighted(one, 0.5, other, 0.5, 0), np.uint8)
 
 
 class Synthesizer:

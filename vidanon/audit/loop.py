@@ -77,6 +77,7 @@ def render_until_safe(
     from vidanon.stages.encode import discard
 
     seconds: dict[str, float] = {}
+    tried: list[tuple[Plan, Audit]] = []
     for round_number in range(settings.audit.rounds + 1):
         again = f" {round_number + 1}" if round_number else ""
         summary = (draw or render)(source, plan, target, settings, models, _named(progress, f"render{again}"))
@@ -99,7 +100,10 @@ def render_until_safe(
         result = Rendered(plan, summary, found, round_number + 1, seconds)
         better = None
         if not found.passed and round_number < settings.audit.rounds:
-            better = remedy(plan, found, obscure_only=round_number + 1 == settings.audit.rounds)
+            # The last two rounds obscure: what fails, and then whole tracks.
+            late = round_number + 2 >= settings.audit.rounds
+            better = remedy(plan, found, obscure_only=late, earlier=tried)
+            tried.append((plan, found))
         if better is None:
             break
         plan = better

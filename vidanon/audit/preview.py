@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from vidanon.geometry import apply
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from vidanon.renderer import Renderer
     from vidanon.settings import Settings
 
-FRAMES = 3
-SAFE_MARGIN = 0.08
-"""A face is taken at once when its worst frame stays this far below the threshold."""
+FRAMES = 5
+SAFE_MARGIN = 0.07
+"""A face is taken at once when its worst frames stay this far below the threshold on average."""
+WORST_FRAMES = 3
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
+MAX_COMPARED = 256
+"""Frames of a track among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
 
@@ -67,25 +72,41 @@ def prefer_strangers(
         shown = [_draw(painter, frame, plan, busy, wanted, embed) for frame in frames]
         for person in busy:
             results = {frame.index: s[person] for frame, s in zip(frames, shown, strict=True) if person in s}
-            worst[person].append(max((similarity for similarity, _ in results.values()), default=NEVER_SHOWN))
+            worst[person].append(_worst([similarity for similarity, _ in results.values()]))
             drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
     links = {person: _link(drawn[person]) for person in wanted}
     return _ordered(plan, worst), {person: link for person, link in links.items() if link is not None}
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
-    """Return the frames to draw for each person: spread over the person's longest track with a mesh."""
+    """Return the frames to draw for each person: the most different views of the longest track."""
     best: dict[int, tuple[float, list[int]]] = {}
     for track in plan.tracks:
         usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
         if not len(usable) or not plan.spares.get(track.person):
             continue
         area = float(np.prod(track.boxes[usable, 2:] - track.boxes[usable, :2], axis=1).sum())
-        spread = np.unique(usable[np.linspace(0, len(usable) - 1, FRAMES + 2).round().astype(int)[1:-1]])
         if area > best.get(track.person, (0.0, []))[0]:
-            best[track.person] = (area, [track.start + int(offset) for offset in spread])
+            some = usable[np.unique(np.linspace(0, len(usable) - 1, MAX_COMPARED).round().astype(int))]
+            different = some[_most_different(track, some)]
+            best[track.person] = (area, [track.start + int(offset) for offset in different])
     largest = sorted(best, key=lambda person: -best[person][0])[:MAX_PERSONS]
     return {person: best[person][1] for person in sorted(largest)}
+
+
+def _most_different(track: Track, offsets: npt.NDArray[np.intp]) -> list[int]:
+    """Return the rows of ``offsets`` with the median pose and those furthest from all before.
+
+    The next most different view of the head, not the next moment, shows what a new face does not hide.
+    """
+    views = [apply(track.crop_from_frame[i], track.landmarks[i].astype(np.float32)).ravel() for i in offsets]
+    shapes = np.stack(views)
+    rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
+    gap = np.full(len(shapes), np.inf)
+    while len(rows) < min(FRAMES, len(shapes)):
+        gap = np.minimum(gap, np.linalg.norm(shapes - shapes[rows[-1]], axis=1))
+        rows.append(int(gap.argmax()))
+    return sorted(set(rows))
 
 
 def read_frames(source: Path, indices: set[int]) -> list[Frame]:
@@ -134,6 +155,11 @@ def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace) -> tuple[fl
     landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
     after = embed(image, landmarks)
     return float(embed(frame.image, landmarks) @ after), after
+
+
+def _worst(similarities: list[float]) -> float:
+    """Return the mean of the highest similarities: one odd pose decides less than the face in general."""
+    return float(np.mean(sorted(similarities)[-WORST_FRAMES:])) if similarities else NEVER_SHOWN
 
 
 def _is_safe(worst: list[float]) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
 from vidanon.stages.landmark import box_iou
-from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, Origin, Plan, Track
+from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
 
-LOCAL_SHARE = 0.25
+LOCAL_SHARE = 0.6
 """A track in which no more than this share of the samples fails is obscured around them only."""
 LEAK_MARGIN_FRAMES = 5
 _LINK_FRAMES = 3
@@ -18,42 +19,64 @@ _LINK_IOU = 0.2
 _SAME_IOU = 0.8
 
 
-def remedy(plan: Plan, audit: Audit, obscure_only: bool) -> Plan | None:
+def remedy(
+    plan: Plan, audit: Audit, obscure_only: bool, earlier: Sequence[tuple[Plan, Audit]] = ()
+) -> Plan | None:
     """Return the plan to render next, or None where nothing more can be done.
 
     A person who is recognised gets the next of the plan's spare faces; when there is none, or when
-    ``obscure_only``, the failing parts of the tracks are obscured, and whole tracks if that was not enough.
-    A face that no track covers is obscured wherever the audit saw it.
+    ``obscure_only``, the best of the faces tried so far, whose failing moments are obscured; where that was
+    not enough, whole tracks. A face that no track covers is obscured wherever the audit saw it.
 
     Args:
         plan: what the audited result was made from.
         audit: what was found; it did not pass.
         obscure_only: try no further faces.
+        earlier: what was tried before, and what was found then.
     """
     failing = {result.track: result for result in audit.tracks if result.failing and result.track >= 0}
     leaking = _leaking_tracks(plan, audit.leaks)
     identities, spares = dict(plan.identities), dict(plan.spares)
     tracks, changed = [], False
-    swapped: set[int] = set()
-    for person in sorted({t.person for t in plan.tracks if t.id in failing and t.id not in leaking}):
+    settled: dict[int, dict[int, TrackAudit]] = {}
+    recognised = {t.person for t in plan.tracks if t.id in failing and t.id not in leaking}
+    for person in sorted(recognised & plan.identities.keys()):
         if not obscure_only and spares.get(person):
             identities[person], *rest = spares[person]
             spares[person] = tuple(rest)
-            swapped.add(person)
             changed = True
-    for track in plan.tracks:
-        if track.id in leaking:
-            better = obscured(track, range(track.start, track.end))
-        elif track.id in failing and track.person not in swapped:
-            better = _obscured_where_it_fails(track, failing[track.id])
         else:
-            better = track
+            identities[person], settled[person] = _best_tried(person, [*earlier, (plan, audit)])
+            changed = changed or identities[person].name != plan.identities[person].name
+    for track in plan.tracks:
+        better = track
+        for frame in leaking.get(track.id, ()):
+            better = obscured(better, range(frame - LEAK_MARGIN_FRAMES, frame + LEAK_MARGIN_FRAMES + 1))
+        if track.id in settled.get(track.person, {}):
+            better = _obscured_where_it_fails(better, settled[track.person][track.id])
         changed = changed or better is not track
         tracks.append(better)
     unseen = [track for track in _uncovered_tracks(plan, audit) if not _repeats(track, plan)]
     if not changed and not unseen:
         return None
     return replace(plan, tracks=(*tracks, *unseen), identities=identities, spares=spares)
+
+
+def _best_tried(
+    person: int, tried: Sequence[tuple[Plan, Audit]]
+) -> tuple[IdentityCode, dict[int, TrackAudit]]:
+    """Return the face with which a person was recognised least often, and by track where that was.
+
+    What was found last counts for the present face: parts of it may be obscured already.
+    """
+    latest = {plan.identities[person].name: (plan, audit) for plan, audit in tried}
+    results = []
+    for plan, audit in latest.values():
+        mine = {track.id for track in plan.tracks if track.person == person}
+        failing = {result.track: result for result in audit.tracks if result.track in mine and result.failing}
+        results.append((sum(len(result.failing) for result in failing.values()), plan, failing))
+    _, plan, failing = min(results, key=lambda result: result[0])
+    return plan.identities[person], failing
 
 
 def obscured(track: Track, frames: range) -> Track:
@@ -86,19 +109,24 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     return whole if better is track else better
 
 
-def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> set[int]:
-    """Return the tracks in whose place an original face is left, unless they are obscured there already.
+def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> dict[int, list[int]]:
+    """Return the frames in which an original face is left in the place of a track, by track.
 
-    What shows beside an obscured track is another face, or the track's box is off: it needs a box of its own.
+    Where the track is obscured already, what shows beside it is another face, or the track's box is off: it
+    needs a box of its own.
     """
-    return {
-        track.id
-        for track in plan.tracks
-        for frame, boxes in leaks.items()
-        if track.start <= frame < track.end
-        and np.isfinite(track.crop_from_frame[frame - track.start]).all()
-        and any(box_iou(track.boxes[frame - track.start], box) > _LINK_IOU for box in boxes)
-    }
+    found: dict[int, list[int]] = {}
+    for track in plan.tracks:
+        frames = [
+            frame
+            for frame, boxes in leaks.items()
+            if track.start <= frame < track.end
+            and np.isfinite(track.crop_from_frame[frame - track.start]).all()
+            and any(box_iou(track.boxes[frame - track.start], box) > _LINK_IOU for box in boxes)
+        ]
+        if frames:
+            found[track.id] = frames
+    return found
 
 
 def _uncovered_tracks(plan: Plan, audit: Audit) -> list[Track]:

@@ -25,25 +25,28 @@ KEY_BYTES = 32
 MIN_KEY_BYTES = 16
 
 # SFace cosine similarity; two pictures count as one person from .37 on (FAR 1e-3 on LFW).
-SOURCE_LIMITS = (0.10, 0.20, 0.28)
+# Hair, beard and outline stay the source's and bring the composite nearer to it than the new face itself is.
+SOURCE_LIMITS = (0.05, 0.12, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
-DRAW_FROM = 8
-SPARES = 3
-"""Other faces that a person may get when the audit refuses the first."""
-ENOUGH = 1 + SPARES
-"""With fewer to choose from, one person would get the same face under every key."""
+DRAW_FROM = (12, 32)
+"""So many faces are in the draw at least and at most: with few, two keys would often give one person the same."""
+COST_SLACK = 1.5
+"""Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
+SPARES = 5
+"""Other faces that a person may get when the first is refused."""
+ENOUGH = 24
+"""A source limit that leaves fewer gives way to the next."""
 
 # Differences that cost as much as one another.
 AGE_UNIT_YEARS = 12.0
 SKIN_UNIT_LAB = np.array([15.0, 8.0, 8.0], np.float32)
 SEX_UNIT = 0.5
 ANCESTRY_UNIT = 0.3
-BEARD_UNIT = 0.35
+BEARD_UNIT = 0.25
 GLASSES_UNIT = 0.6
 FRINGE_FREE_LAB = 12.0
 FRINGE_UNIT_LAB = 10.0
-SIMILARITY_UNIT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,7 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
                 f"person {person}: no fictional face is different enough from everyone in the video; "
                 "cut the video into parts with fewer people"
             )
-        cost = _cost(bank, profiles[person])[permitted]
-        best = permitted[np.argsort(cost, kind="stable")[:DRAW_FROM]]
-        index = int(best[_draw(key, person, len(best))])
+        index = int(_drawn(key, person, _fitting(bank, profiles[person], permitted))[0])
         chosen.append(index)
         codes[person] = _code(bank, index)
     return codes
@@ -112,7 +113,7 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
 def spares(
     profiles: dict[int, Profile], key: bytes, codes: dict[int, IdentityCode]
 ) -> dict[int, tuple[IdentityCode, ...]]:
-    """Choose up to three further faces per person that keep the same limits; no two people share one.
+    """Choose up to ``SPARES`` further faces per person that keep the same limits; no two people share one.
 
     Args:
         profiles: as given to :func:`choose`.
@@ -129,9 +130,8 @@ def spares(
         others = [profiles[other].embedding for other in profiles if other != person]
         others += [code.vector for other, code in codes.items() if other != person]
         permitted = _permitted(bank, profiles[person], others, taken)
-        best = permitted[np.argsort(_cost(bank, profiles[person])[permitted], kind="stable")[:DRAW_FROM]]
-        first = _draw(key, person, max(len(best), 1))
-        rows = [int(row) for row in np.roll(best, -first)[:SPARES]]
+        fitting = _fitting(bank, profiles[person], permitted)
+        rows = [int(row) for row in _drawn(key, person, fitting)[:SPARES]]
         taken += rows
         result[person] = tuple(_code(bank, row) for row in rows)
     return result
@@ -157,11 +157,17 @@ def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[in
     return rows
 
 
-def _cost(bank: Bank, profile: Profile) -> Float:
-    """Return how much each row would change what should stay (n,); lower is better.
+def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return the permitted rows that are in the draw."""
+    least, most = DRAW_FROM
+    cost = _cost(bank, profile)[permitted]
+    order = np.argsort(cost, kind="stable")[:most]
+    limit = cost[order[:least]][-1:] + COST_SLACK
+    return permitted[order[cost[order] <= limit]]
 
-    Of two strangers the nearer one keeps more of ancestry and build, hence the last term.
-    """
+
+def _cost(bank: Bank, profile: Profile) -> Float:
+    """Return how much each row would change what should stay (n,); lower is better."""
     source = bank.read(profile.embedding, profile.look)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (
@@ -172,11 +178,11 @@ def _cost(bank: Bank, profile: Profile) -> Float:
         + ((bank.beard - source.beard) / BEARD_UNIT) ** 2
         + ((bank.glasses - source.glasses) / GLASSES_UNIT) ** 2
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
-        - bank.embeddings @ profile.embedding / SIMILARITY_UNIT
     )
     return np.asarray(cost, np.float32)
 
 
-def _draw(key: bytes, person: int, count: int) -> int:
-    digest = hmac.new(key, f"person {person}".encode(), hashlib.sha256).digest()
-    return int.from_bytes(digest, "big") % count
+def _drawn(key: bytes, person: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return the rows in the order that the key gives them."""
+    lots = [hmac.new(key, f"person {person} face {row}".encode(), hashlib.sha256).digest() for row in rows]
+    return rows[sorted(range(len(rows)), key=lots.__getitem__)]

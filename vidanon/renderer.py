@@ -295,12 +295,12 @@ class Renderer:
 
     def _draw(self, image: UInt8, face: _Face) -> bool:
         source = face.track.landmarks[face.offset].astype(np.float32)
-        region = blend.region_of_interest(source, image.shape)
+        options = self._settings.render
+        region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return False
         target = warp.target_landmarks(face.landmarks, source)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
-        options = self._settings.render
         crop_from_frame = face.track.crop_from_frame[face.offset]
         blend.blend(
             image, warped, source, region, options.mask_forehead, options.feather, face.parts, crop_from_frame

@@ -18,6 +18,8 @@ from vidanon.types import Float, UInt8
 
 GROW = 0.04
 """The mask reaches past the face oval by this share of the face width."""
+REGION_MARGIN = 0.08
+"""What the region of interest shows around the mask, face widths: what comes in from outside."""
 BEARD_REACH = 0.16
 """How far below the oval a beard is followed, in face widths."""
 HAIR_EDGE = 0.04
@@ -47,12 +49,20 @@ def face_width(landmarks: Float) -> float:
     return max(float(extent[0]), float(extent[1]) * 0.75, 1.0)
 
 
-def region_of_interest(landmarks: Float, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
-    """Return (x0, y0, x1, y1) around a face with room for forehead and feather; None outside the frame."""
-    oval = landmarks[list(FACE_OVAL)]
-    margin = 0.35 * face_width(landmarks)
-    x0, y0 = np.maximum(np.floor(oval.min(0) - margin).astype(int), 0)
-    x1, y1 = np.minimum(np.ceil(oval.max(0) + margin).astype(int), (shape[1], shape[0]))
+def region_of_interest(
+    landmarks: Float, shape: tuple[int, ...], forehead: float = 0.5, feather: float = 0.3
+) -> tuple[int, int, int, int] | None:
+    """Return (x0, y0, x1, y1) around all that :func:`blend` may change; None outside the frame.
+
+    Args:
+        landmarks: float32 (478, 2), frame pixels.
+        shape: of the frame.
+        forehead: see :func:`blend`.
+        feather: see :func:`blend`.
+    """
+    outline = _outline(landmarks, GROW + REGION_MARGIN + feather, up=forehead, down=BEARD_REACH)
+    x0, y0 = np.maximum(np.floor(outline.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(outline.max(0)).astype(int), (shape[1], shape[0]))
     if x1 - x0 < 4 or y1 - y0 < 4:
         return None
     return int(x0), int(y0), int(x1), int(y1)
@@ -136,16 +146,17 @@ def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float
     Returns:
         matrix float32 (3, 3) and offset float32 (h, w, 3): ``matched = generated @ matrix.T + offset``.
     """
-    share = (weight / max(float(weight.sum()), 1e-6))[..., None]
-    mean_s, mean_g = (source * share).sum((0, 1)), (generated * share).sum((0, 1))
-    var_s = ((((source - mean_s) @ _YCC_FROM_RGB.T) ** 2) * share).sum((0, 1))
-    var_g = ((((generated - mean_g) @ _YCC_FROM_RGB.T) ** 2) * share).sum((0, 1))
+    share = weight.ravel() / max(float(weight.sum()), 1e-6)
+    mean_s, mean_g = share @ source.reshape(-1, 3), share @ generated.reshape(-1, 3)
+    var_s, var_g = (
+        share @ cv2.transform(x, np.column_stack([_YCC_FROM_RGB, -_YCC_FROM_RGB @ mean])).reshape(-1, 3) ** 2
+        for x, mean in ((source, mean_s), (generated, mean_g))
+    )
     gain = np.clip(np.sqrt(var_s / (var_g + 1e-3)), _GAIN_LOW, _GAIN_HIGH)
     matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
     base = mean_s - matrix @ mean_g
-    residual = (source - generated @ matrix.T - base) * weight[..., None]
-    light = cv2.GaussianBlur(np.dstack([residual, weight]).astype(np.float32), (0, 0), max(sigma_px, 0.5))
-    light = np.clip(light[..., :3] / np.maximum(light[..., 3:], 1e-2), -60, 60)
+    residual = source - cv2.transform(generated, np.column_stack([matrix, base]))
+    light = np.clip(segment.spread(residual, weight, (sigma_px,), 1e-2), -60, 60)
     return matrix, (base + LIGHT_KEEP * light).astype(np.float32)
 
 
@@ -221,13 +232,15 @@ def blend(
     filled = segment.fill_face(generated, own * mask.skin * (mask.cover + 1e-3), FILL_SIGMA * width)
     generated += (1 - own)[..., None] * (filled - generated)
     matrix, offset = match_colour(source, generated, mask.sure, LIGHT_SIGMA * width)
-    offset += (1 - own)[..., None] * (filled @ matrix.T)
+    offset += (1 - own)[..., None] * cv2.transform(filled, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
-    alpha, own, *light = cv2.split(
-        cv2.resize(np.dstack([alpha, own, offset]), full, interpolation=cv2.INTER_LINEAR)
+    shares = (1 - alpha, alpha * own, alpha[..., None] * offset)
+    kept, drawn, added = (
+        cv2.resize(cv2.merge([x] * 3) if x.ndim == 2 else x, full, interpolation=cv2.INTER_LINEAR)
+        for x in shares
     )
-    face = warped[..., :3] * own[..., None]
-    matched = cv2.add(cv2.transform(face, matrix), cv2.merge(light))
-    patch[:] = cv2.blendLinear(patch.astype(np.float32), matched, 1 - alpha, alpha).clip(0, 255).round()
+    matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
+    face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
+    patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

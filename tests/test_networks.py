@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import openvino as ov
 import pytest
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from vidanon.errors import ModelsError
 from vidanon.models.registry import ModelStore, weights_path
+from vidanon.networks.dlib_resnet import load_dlib_net
 from vidanon.networks.exit_heads import EXITS_PX, arrange_for_inference, load_exit_generator
 from vidanon.networks.generator import WIDTHS, Generator, inverse_haar, load_generator, load_mapping
 from vidanon.networks.mapper import load_attribute_mapper
@@ -201,3 +204,20 @@ def test_torch_graph_names_what_it_does_not_know() -> None:
     model = ov.Model([ov.opset8.erf(x)], [x])
     with pytest.raises(ModelsError, match="Erf"):
         TorchGraph(model)
+
+
+def test_dlibs_network_gives_dlibs_descriptors(models: ModelStore, tmp_path: Path) -> None:
+    dlib = pytest.importorskip("dlib", reason="dlib is optional")
+    if models.problem("dlib-resnet"):
+        pytest.skip("dlib's model is not here")
+    path = models.path("dlib-resnet")
+    chip = np.random.default_rng(6).integers(0, 255, (10, 10, 3), dtype=np.uint8)
+    chip = np.kron(chip, np.ones((15, 15, 1), np.uint8))
+    wanted = np.array(dlib.face_recognition_model_v1(str(path)).compute_face_descriptor(chip))
+    with torch.inference_mode():
+        found = load_dlib_net(path)(torch.from_numpy(chip).permute(2, 0, 1)[None].float())[0]
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+    cut_off = tmp_path / "cut.dat"
+    cut_off.write_bytes(path.read_bytes()[:1_000_000])
+    with pytest.raises(ModelsError, match="models fetch"):
+        load_dlib_net(cut_off)

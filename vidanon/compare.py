@@ -162,7 +162,7 @@ class _Comparison:
         )
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
-        self._dlib = DlibResNet(models) if dlib else None
+        self._dlib = DlibResNet(models, workers) if dlib else None
         self._pose = HeadPose(models)
         self._judged, self._observe = judged, observe
         self._last_seen: dict[int, tuple[int, Float]] = {}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidanon.errors import ModelsError
 from vidanon.models.thresholds import same_person
+from vidanon.networks.converted import Recipe, shared_network
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from vidanon.models.registry import ModelStore
 
 DLIB_SAME_PERSON = same_person("dlib")
@@ -34,20 +36,34 @@ _CHIP_PX = 150
 
 
 class DlibResNet:
-    """dlib's ResNet v1 face recogniser (King 2017), for the audit only.
+    """dlib's ResNet v1 face recogniser (King 2017), for the audit only; safe to call from several threads.
+
+    dlib cuts the aligned picture; its network runs as the others do, which gives the same descriptors.
+
+    Args:
+        models: where ``dlib-resnet`` lies.
+        workers: number of threads that will call.
 
     Raises:
         ModelsError: dlib is not installed, or the model file is missing.
     """
 
-    def __init__(self, models: ModelStore) -> None:
+    def __init__(self, models: ModelStore, workers: int = 2) -> None:
         try:
             import dlib
         except ImportError as error:
             raise ModelsError("dlib is missing; install it with 'pip install dlib-bin'") from error
         self._dlib: Any = dlib
-        self._lock = threading.Lock()  # a network keeps its layers' state
-        self._model = dlib.face_recognition_model_v1(str(models.path("dlib-resnet")))
+        weights = models.path("dlib-resnet")
+
+        def build() -> nn.Module:
+            from vidanon.networks.dlib_resnet import load_dlib_net
+
+            return load_dlib_net(weights)
+
+        example = (np.zeros((1, 3, _CHIP_PX, _CHIP_PX), np.float32),)
+        recipe = Recipe("dlib-resnet", build, example, (weights,))
+        self._network = shared_network(recipe, models.root / "converted", workers=workers)
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Return the descriptor of one face.
@@ -59,9 +75,8 @@ class DlibResNet:
         Returns:
             float32 (128,), compared by Euclidean distance.
         """
-        chip = self.chip(image, landmarks)
-        with self._lock:
-            return np.array(self._model.compute_face_descriptor(chip), np.float32)
+        chip = self.chip(image, landmarks).transpose(2, 0, 1)[None]
+        return np.asarray(self._network(chip.astype(np.float32))[0][0], np.float32)
 
     def chip(self, image: UInt8, landmarks: Float) -> UInt8:
         """Return the aligned picture that the recogniser sees, uint8 RGB (150, 150, 3)."""

@@ -206,8 +206,9 @@ class _Comparison:
         self, source: Frame, output: Frame, boxes: list[Float]
     ) -> tuple[list[FacePair], list[HiddenFace]]:
         found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
-        seen = [face.box for face in self._detect(output.image)]
-        seen = [box for box in seen if any(box_iou(box, other) > 0 for other in boxes)]
+        seen = self._near(output.image, boxes, quick=True)
+        if not all(any(box_iou(box, other) >= _MATCH_IOU for other in seen) for box in boxes):
+            seen = self._near(output.image, boxes, quick=False)  # before a face counts as gone
         shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
         pairs, hidden = [], []
         for face in found:
@@ -218,6 +219,11 @@ class _Comparison:
                 pairs.append(self._pair(source, output.image, face, best))
         return pairs, hidden
 
+    def _near(self, image: UInt8, boxes: list[Float], quick: bool) -> list[Float]:
+        """Find the faces of the output that touch some boxes."""
+        found = self._detect(image, quick=quick)
+        return [face.box for face in found if any(box_iou(face.box, other) > 0 for other in boxes)]
+
     def _hidden(self, source: Frame, output: UInt8, face: Face) -> HiddenFace:
         assert face.landmarks is not None
         before, after = (self._sface(image, face.landmarks) for image in (source.image, output))
@@ -225,16 +231,14 @@ class _Comparison:
 
     def _faces(self, image: UInt8, boxes: list[Float]) -> Iterator[Face]:
         for box, mesh in zip(boxes, self._landmark(image, boxes), strict=True):
-            landmarks, blendshapes = (None, None) if mesh is None else mesh
-            yield Face(box, 1.0, landmarks, blendshapes)
+            yield Face(box, 1.0, *(mesh or (None, None)))
 
     def _pair(self, source: Frame, output: UInt8, face: Face, shown: Face) -> FacePair:
         a, b = face.landmarks, shown.landmarks
         assert a is not None and b is not None
         assert face.blendshapes is not None and shown.blendshapes is not None
-        height, width = output.shape[:2]
         embedding = self._sface(output, b)
-        turn_a, turn_b = self._pose(a, width, height), self._pose(b, width, height)
+        turn_a, turn_b = (self._pose(points, output.shape[1], output.shape[0]) for points in (a, b))
         frontal = angle_deg(turn_a, np.eye(3, dtype=np.float32)) <= FRONTAL_DEG
         eyes = a[list(_EYE_CORNER_IDS)]
         return FacePair(
@@ -377,9 +381,8 @@ def evaluate_pair(
         InputError: a file is missing or no video, or the pictures differ in size.
         ModelsError: a model, or dlib, is missing.
     """
-    stride = max(stride, 1)
     # Two neighbours out of every stride, so that adjacent frames can be compared.
-    tally = compare_videos(source, output, models, lambda index, _: index % stride < 2, workers)
+    tally = compare_videos(source, output, models, lambda index, _: index % max(stride, 1) < 2, workers)
     results = _results(tally)
     results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
     return results

@@ -74,17 +74,22 @@ def angle_deg(first: Float, second: Float) -> float:
 
 def is_unchanged(source: UInt8, output: UInt8, box: Float) -> bool:
     """Say whether the inner part of a face box shows the same pixels in both, but for coding noise."""
+    import cv2
+
     x0, y0, x1, y1 = box
     inset_x, inset_y = (x1 - x0) * 0.15, (y1 - y0) * 0.15
     height, width = source.shape[:2]
     columns = slice(max(int(x0 + inset_x), 0), min(int(x1 - inset_x) + 1, width))
     rows = slice(max(int(y0 + inset_y), 0), min(int(y1 - inset_y) + 1, height))
-    before = source[rows, columns].astype(np.float32)
+    before, after = source[rows, columns], output[rows, columns]
     if before.size == 0:
         return False
+    difference = float(cv2.norm(before, after, cv2.NORM_L1)) / before.size
+    if difference >= UNCHANGED_LEVELS:
+        return False
+    before = before.astype(np.float32)
     contrast = float(np.abs(before - before.mean(axis=(0, 1))).mean())
-    limit = min(UNCHANGED_LEVELS, UNCHANGED_SHARE * contrast)
-    return float(np.abs(before - output[rows, columns]).mean()) < limit
+    return difference < UNCHANGED_SHARE * contrast
 
 
 def expression_signals(blendshapes: Float) -> dict[str, Float]:

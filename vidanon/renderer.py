@@ -115,10 +115,12 @@ class Renderer:
         for exit_px in set(self._exits.values()):
             self._synthesizer.prepare(exit_px)
 
-    def with_identities(self, identities: dict[int, IdentityCode]) -> Renderer:
-        """Return a renderer that shares the networks and draws other people."""
+    def previewing(self, identities: dict[int, IdentityCode], exit_px: int) -> Renderer:
+        """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``."""
+        self._synthesizer.prepare(exit_px)
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
+        twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         return twin
 
     def counting_anew(self) -> Renderer:
@@ -181,17 +183,23 @@ class Renderer:
         wanted = (work for work in decided if span is None or work.frame.index in span)
         yield from ordered_map(pool, finish, wanted, ahead)
 
-    def still(self, frame: Frame) -> tuple[UInt8, set[int]]:
+    def still(self, frame: Frame) -> tuple[UInt8, dict[int, float]]:
         """Draw one frame by itself, without regard to its neighbours.
 
         Returns:
-            The picture, and the tracks in it whose new face passed the gate; the others are obscured.
+            The picture, and for the tracks in it whose new face passed the gate the share of the forehead
+            that had to be cleared of new hair, 0..1; the others are obscured.
         """
         work = self.generate(self.encode_attributes(frame))
         for face in work.faces.values():
             face.show = face.passes
         image = self.composite(work).image
-        return image, {key for key, face in work.faces.items() if face.show}
+        hair = {}
+        for key, face in work.faces.items():
+            if face.show and face.picture is not None and face.landmarks is not None:
+                assert face.parts is not None  # as for every face that is shown
+                hair[key] = segment.fallen_hair(face.picture, face.landmarks, face.parts)
+        return image, hair
 
     def encode_attributes(self, frame: Frame) -> _Work:
         """Find w for every face of a frame that has landmarks."""

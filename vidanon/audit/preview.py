@@ -27,6 +27,12 @@ FRAMES = 5
 SAFE_MARGIN = 0.07
 """A face is taken at once when its worst frames stay this far below the threshold on average."""
 WORST_FRAMES = 3
+EXIT_PX = 256
+"""SFace looks at 112 px, so nothing larger need be drawn."""
+MAX_DRAWN = 4
+"""So many faces of a person are drawn at most."""
+HAIR_COST = 0.25
+"""What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
 MAX_COMPARED = 256
@@ -63,16 +69,16 @@ def prefer_strangers(
     frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
     worst: dict[int, list[float]] = defaultdict(list)
     drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
-    for turn in range(1 + max(len(plan.spares[person]) for person in wanted)):
+    for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
         # The second face is always drawn: it shows how well the first hides who is behind both.
         busy = {p for p in wanted if turn <= len(plan.spares[p]) and (turn < 2 or not _is_safe(worst[p]))}
         if not busy:
             break
-        painter = renderer.with_identities(_turn(plan, turn))
+        painter = renderer.previewing(_turn(plan, turn), EXIT_PX)
         shown = [_draw(painter, frame, plan, busy, wanted, embed) for frame in frames]
         for person in busy:
             results = {frame.index: s[person] for frame, s in zip(frames, shown, strict=True) if person in s}
-            worst[person].append(_worst([similarity for similarity, _ in results.values()]))
+            worst[person].append(_worst([cost for cost, _ in results.values()]))
             drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
     links = {person: _link(drawn[person]) for person in wanted}
     return _ordered(plan, worst), {person: link for person, link in links.items() if link is not None}
@@ -137,7 +143,7 @@ def _draw(
     wanted: dict[int, list[int]],
     embed: SFace,
 ) -> dict[int, tuple[float, Float]]:
-    """Draw one frame; return by person the similarity to the source and the output's embedding."""
+    """Draw one frame; return by person what speaks against the face, and the output's embedding."""
     tracks = [
         track
         for track in plan.tracks
@@ -148,18 +154,22 @@ def _draw(
     if not tracks:
         return {}
     image, shown = painter.still(frame)
-    return {track.person: _compare(frame, image, track, embed) for track in tracks if track.id in shown}
+    return {
+        track.person: _compare(frame, image, track, embed, shown[track.id])
+        for track in tracks
+        if track.id in shown
+    }
 
 
-def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace) -> tuple[float, Float]:
+def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace, hair: float) -> tuple[float, Float]:
     landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
     after = embed(image, landmarks)
-    return float(embed(frame.image, landmarks) @ after), after
+    return float(embed(frame.image, landmarks) @ after) + HAIR_COST * hair, after
 
 
-def _worst(similarities: list[float]) -> float:
-    """Return the mean of the highest similarities: one odd pose decides less than the face in general."""
-    return float(np.mean(sorted(similarities)[-WORST_FRAMES:])) if similarities else NEVER_SHOWN
+def _worst(costs: list[float]) -> float:
+    """Return the mean of the highest costs: one odd pose decides less than the face in general."""
+    return float(np.mean(sorted(costs)[-WORST_FRAMES:])) if costs else NEVER_SHOWN
 
 
 def _is_safe(worst: list[float]) -> bool:
@@ -180,6 +190,8 @@ def _ordered(plan: Plan, worst: dict[int, list[float]]) -> Plan:
         codes = [plan.identities[person], *plan.spares[person]]
         safe = [turn for turn, value in enumerate(values) if value < SFACE_SAME_PERSON - SAFE_MARGIN]
         first = safe[0] if safe else int(np.argmin(values))
-        identities[person] = codes.pop(first)
-        spares[person] = tuple(codes)
+        others = sorted((turn for turn in range(len(values)) if turn != first), key=lambda turn: values[turn])
+        order = [first, *others, *range(len(values), len(codes))]
+        identities[person], *rest = (codes[turn] for turn in order)
+        spares[person] = tuple(rest)
     return replace(plan, identities=identities, spares=spares)

@@ -30,13 +30,16 @@ SOURCE_LIMITS = (0.05, 0.12, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
 DRAW_FROM = (12, 32)
-"""So many faces are in the draw at least and at most: with few, two keys would often give one person the same."""
+"""So many faces are in the draw at least and at most: of few, two keys would often give the same one."""
 COST_SLACK = 1.5
 """Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
 SPARES = 5
 """Other faces that a person may get when the first is refused."""
 ENOUGH = 24
 """A source limit that leaves fewer gives way to the next."""
+
+NEAR_AGE_YEARS = 8.0
+"""Ages are read about so wrongly: between children and adults so far apart there is no hard limit."""
 
 # Differences that cost as much as one another.
 AGE_UNIT_YEARS = 12.0
@@ -144,7 +147,8 @@ def _code(bank: Bank, row: int) -> IdentityCode:
 def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:
     """Return the rows that keep every hard limit, at the strictest source limit that leaves enough."""
     source = bank.read(profile.embedding, profile.look)
-    fits = ((bank.female > 0.5) == (source.female > 0.5)) & (bank.child == source.child)
+    of_age = (bank.child == source.child) | (np.abs(bank.age - source.age) < NEAR_AGE_YEARS)
+    fits = ((bank.female > 0.5) == (source.female > 0.5)) & of_age
     fits[taken] = False
     for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT

@@ -22,8 +22,8 @@ REGION_MARGIN = 0.08
 """What the region of interest shows around the mask, face widths: what comes in from outside."""
 BEARD_REACH = 0.16
 """How far below the oval a beard is followed, in face widths."""
-HAIR_EDGE = 0.04
-"""Border of generated hair that is left out with it, in face widths."""
+HAIR_EDGE, HAIR_EDGE_ABOVE = 0.04, 0.10
+"""Border of generated hair that is left out with it, in face widths; strands reach far down the forehead."""
 FILL_SIGMA = 0.06
 """Blur of the skin that takes the place of generated hair, in face widths."""
 LIGHT_SIGMA = 0.16
@@ -33,8 +33,8 @@ RIM = 0.12
 """Width of the rim of the oval, face widths, where the source stays if neither picture shows face."""
 SMALL_PX = 160
 """Longer side of the small copy."""
-STRAND_DARKER = (7.0, 18.0)
-"""From how much darker than the skin around it a generated forehead is taken for a strand of hair, 0..255."""
+STRAND_CONTRAST = (4.0, 12.0)
+"""From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
 _YCC_FROM_RGB = np.array(
     [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
 )
@@ -98,6 +98,7 @@ class Mask:
     Attributes:
         skin: the source shows face or beard.
         sure: both pictures show face here: what colours are compared on.
+        lit: both show skin once generated hair is filled in: where light is compared.
         cover: where the new face goes unless something is kept, before the seam is softened.
         keep: where something of the source stays in front.
         core: eyes, nose and mouth; always covered but for what is kept.
@@ -105,6 +106,7 @@ class Mask:
 
     skin: Float
     sure: Float
+    lit: Float
     cover: Float
     keep: Float
     core: Float
@@ -131,16 +133,21 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
     cover = np.maximum(oval * (1 - neither), np.maximum(above, below))
-    return Mask(skin, oval * skin * (1 - keep) * generated_face, cover, keep, core.astype(np.float32))
+    lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
+    return Mask(skin, oval * lit * generated_face, lit, cover, keep, core.astype(np.float32))
 
 
-def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float) -> tuple[Float, Float]:
+def match_colour(
+    source: Float, generated: Float, weight: Float, lit: Float, keep: Float, sigma_px: float
+) -> tuple[Float, Float]:
     """Find what gives the generated face the source's colour statistics and low-frequency light.
 
     Args:
         source: float32 RGB (h, w, 3), 0..255.
         generated: the same, the new face.
         weight: float32 (h, w), where both show the face.
+        lit: float32 (h, w), where both show skin, that which takes the place of generated hair included.
+        keep: float32 (h, w), share of the light that is carried over, 0..1.
         sigma_px: blur of the light that is carried over.
 
     Returns:
@@ -156,8 +163,8 @@ def match_colour(source: Float, generated: Float, weight: Float, sigma_px: float
     matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
     base = mean_s - matrix @ mean_g
     residual = source - cv2.transform(generated, np.column_stack([matrix, base]))
-    light = np.clip(segment.spread(residual, weight, (sigma_px,), 1e-2), -60, 60)
-    return matrix, (base + LIGHT_KEEP * light).astype(np.float32)
+    light = np.clip(segment.spread(residual, lit, (sigma_px,), 1e-2), -60, 60)
+    return matrix, (base + keep[..., None] * light).astype(np.float32)
 
 
 def _height(landmarks: Float, shape: tuple[int, ...], above: Float) -> Float:
@@ -179,16 +186,22 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
         core: float32 (h, w), eyes, nose and mouth, which are always used.
     """
     width = face_width(landmarks)
-    reach = max(1, round(HAIR_EDGE * width))
-    inner = cv2.erode(_step(face, 0.4, 0.7), np.ones((2 * reach + 1,) * 2, np.uint8))
-    soft = np.asarray(cv2.GaussianBlur(inner, (0, 0), max(reach / 2, 0.5)), np.float32)
-    own = np.maximum(soft, core)
-    # Single strands are finer than the chances of parts, but they are darker than the skin around them.
+    above_brows = _step(_height(landmarks, face.shape, landmarks[list(BROWS)]), 0.0, 0.08)
+    likely = _step(face, 0.4, 0.7)
+    close, wide = (_inside(likely, edge * width) for edge in (HAIR_EDGE, HAIR_EDGE_ABOVE))
+    own = np.maximum(close + above_brows * (wide - close), core)
+    # Single strands are finer than the chances of parts, but they stand out from the skin around them.
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
-    above_brows = _height(landmarks, own.shape, landmarks[list(BROWS)])
-    strands = _step(skin - grey, *STRAND_DARKER) * _step(above_brows, 0.02, 0.06)
+    strands = _step(np.abs(skin - grey), *STRAND_CONTRAST) * above_brows
     return np.asarray(own * (1 - strands), np.float32)
+
+
+def _inside(chance: Float, edge_px: float) -> Float:
+    """Take a border off a mask, softly."""
+    reach = max(1, round(edge_px))
+    inner = cv2.erode(chance, np.ones((2 * reach + 1,) * 2, np.uint8))
+    return np.asarray(cv2.GaussianBlur(inner, (0, 0), max(reach / 2, 0.5)), np.float32)
 
 
 def blend(
@@ -231,7 +244,8 @@ def blend(
     own = np.maximum(_own_face(generated, face_chance, points, mask.core), 1 - mask.skin)
     filled = segment.fill_face(generated, own * mask.skin * (mask.cover + 1e-3), FILL_SIGMA * width)
     generated += (1 - own)[..., None] * (filled - generated)
-    matrix, offset = match_colour(source, generated, mask.sure, LIGHT_SIGMA * width)
+    keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
+    matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
     offset += (1 - own)[..., None] * cv2.transform(filled, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)

@@ -15,7 +15,7 @@ import numpy as np
 from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
-from vidanon.stages.mesh import EYES, LIPS, NOSE
+from vidanon.stages.mesh import EYES, FOREHEAD, LIPS, NOSE
 from vidanon.types import Bool, Float, UInt8
 
 if TYPE_CHECKING:
@@ -58,6 +58,23 @@ def with_face_channel(picture: UInt8, parts: Float) -> UInt8:
     """Add the chance of being face as a fourth channel, 0..255, to be warped with the picture."""
     face = cv2.resize(parts[list(FACE)].sum(0), picture.shape[:2], interpolation=cv2.INTER_LINEAR)
     return np.dstack([picture, np.clip(face * 255, 0, 255).astype(np.uint8)])
+
+
+def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
+    """Return the share of the forehead (0..1) that is hair in a new picture and bare in the source.
+
+    Args:
+        picture: uint8 (s, s, 4), of :func:`with_face_channel`.
+        landmarks: float32 (478, 2), pixels of the picture.
+        parts: float32 (7, 64, 64), part chances of the source.
+    """
+    size = parts.shape[-1]
+    forehead = cv2.convexHull(landmarks[list(FOREHEAD)].astype(np.float32) * (size / len(picture)))
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(mask, np.round(forehead).astype(np.int32), 1)
+    face = cv2.resize(picture[..., 3], (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
+    missing = np.clip(parts[list(FACE)].sum(0) - face, 0, 1)
+    return float(missing[mask > 0].mean()) if mask.any() else 0.0
 
 
 def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, size: tuple[int, int]) -> Float:

@@ -222,7 +222,7 @@ class Encoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with contextlib.closing(self._source):
             if kind is not None:
                 self._discard()
                 return
@@ -231,8 +231,6 @@ class Encoder:
             except BaseException:
                 self._discard()
                 raise
-        finally:
-            self._source.close()
 
     def _finish(self) -> None:
         if self._frames == 0:

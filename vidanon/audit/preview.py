@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from vidanon.renderer import Renderer
     from vidanon.settings import Settings
 
-FRAMES = 5
-SAFE_MARGIN = 0.07
-"""A face is taken at once when its worst frames stay this far below the threshold on average."""
-WORST_FRAMES = 3
+FRAMES = 3
+SAFE_MARGIN = 0.09
+"""A face is taken at once when it stays this far below the threshold on average."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
-MAX_DRAWN = 4
+MAX_DRAWN = 8
 """So many faces of a person are drawn at most."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
@@ -67,7 +66,7 @@ def prefer_strangers(
     renderer = Renderer(plan, settings, models, RenderSummary())
     embed = SFace(models, settings.runtime.workers)
     frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
-    worst: dict[int, list[float]] = defaultdict(list)
+    costs: dict[int, list[float]] = defaultdict(list)
     drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
         # The second face is always drawn: it shows how well the first hides who is behind both.
@@ -78,10 +77,10 @@ def prefer_strangers(
         shown = [_draw(painter, frame, plan, busy, wanted, embed) for frame in frames]
         for person in busy:
             results = {frame.index: s[person] for frame, s in zip(frames, shown, strict=True) if person in s}
-            worst[person].append(_worst([cost for cost, _ in results.values()]))
+            costs[person].append(_mean([cost for cost, _ in results.values()]))
             drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
     links = {person: _link(drawn[person]) for person in wanted}
-    return _ordered(plan, worst), {person: link for person, link in links.items() if link is not None}
+    return _ordered(plan, costs), {person: link for person, link in links.items() if link is not None}
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
@@ -167,13 +166,12 @@ def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace, hair: float
     return float(embed(frame.image, landmarks) @ after) + HAIR_COST * hair, after
 
 
-def _worst(costs: list[float]) -> float:
-    """Return the mean of the highest costs: one odd pose decides less than the face in general."""
-    return float(np.mean(sorted(costs)[-WORST_FRAMES:])) if costs else NEVER_SHOWN
+def _mean(costs: list[float]) -> float:
+    return float(np.mean(costs)) if costs else NEVER_SHOWN
 
 
-def _is_safe(worst: list[float]) -> bool:
-    return any(value < SFACE_SAME_PERSON - SAFE_MARGIN for value in worst)
+def _is_safe(values: list[float]) -> bool:
+    return any(value < SFACE_SAME_PERSON - SAFE_MARGIN for value in values)
 
 
 def _link(drawn: list[dict[int, Float]]) -> float | None:
@@ -184,9 +182,9 @@ def _link(drawn: list[dict[int, Float]]) -> float | None:
     return max((float(drawn[0][frame] @ drawn[1][frame]) for frame in both), default=None)
 
 
-def _ordered(plan: Plan, worst: dict[int, list[float]]) -> Plan:
+def _ordered(plan: Plan, costs: dict[int, list[float]]) -> Plan:
     identities, spares = dict(plan.identities), dict(plan.spares)
-    for person, values in worst.items():
+    for person, values in costs.items():
         codes = [plan.identities[person], *plan.spares[person]]
         safe = [turn for turn, value in enumerate(values) if value < SFACE_SAME_PERSON - SAFE_MARGIN]
         first = safe[0] if safe else int(np.argmin(values))

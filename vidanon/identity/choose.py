@@ -26,14 +26,14 @@ MIN_KEY_BYTES = 16
 
 # SFace cosine similarity; two pictures count as one person from .37 on (FAR 1e-3 on LFW).
 # Hair, beard and outline stay the source's and bring the composite nearer to it than the new face itself is.
-SOURCE_LIMITS = (0.05, 0.12, 0.20, 0.28)
+SOURCE_LIMITS = (0.0, 0.06, 0.12, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
 DRAW_FROM = (12, 32)
 """So many faces are in the draw at least and at most: of few, two keys would often give the same one."""
 COST_SLACK = 1.5
 """Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
-SPARES = 5
+SPARES = 7
 """Other faces that a person may get when the first is refused."""
 ENOUGH = 24
 """A source limit that leaves fewer gives way to the next."""

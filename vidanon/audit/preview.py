@@ -70,7 +70,7 @@ def prefer_strangers(
     drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
         # The second face is always drawn: it shows how well the first hides who is behind both.
-        busy = {p for p in wanted if turn <= len(plan.spares[p]) and (turn < 2 or not _is_safe(worst[p]))}
+        busy = {p for p in wanted if turn <= len(plan.spares[p]) and (turn < 2 or not _is_safe(costs[p]))}
         if not busy:
             break
         painter = renderer.previewing(_turn(plan, turn), EXIT_PX)

@@ -23,6 +23,7 @@ from vidanon.api import Summary
 from vidanon.cli import main
 from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
 from vidanon.identity.choose import Profile
+from vidanon.jobs import manifest as manifest_module
 from vidanon.jobs.batch import Batch, BatchOptions, BatchOutcome, threads_per_job
 from vidanon.jobs.executors import PAUSE, Report
 from vidanon.jobs.index import write_index
@@ -179,6 +180,23 @@ def test_the_digest_follows_what_decides_the_result(tmp_path: Path) -> None:
     assert len(digests) == 1 and plain not in digests
 
 
+@pytest.mark.parametrize("changed", ["mapper.safetensors", "registry.toml", "thresholds.json", "version"])
+def test_a_new_vidanon_or_new_weights_do_everything_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    models, target = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(manifest_module.MODELS_FOLDER, models)
+    monkeypatch.setattr(manifest_module, "MODELS_FOLDER", models)
+    run(folder, target)
+    assert not fresh(run(folder, target)), "nothing has changed yet"
+    if changed == "version":
+        monkeypatch.setattr(manifest_module, "__version__", "999")
+    else:
+        with next(models.rglob(changed)).open("ab") as file:
+            file.write(b" ")
+    assert len(fresh(run(folder, target))) == 4
+
+
 # running
 
 
@@ -318,6 +336,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from test_batch import stand_in
+from vidanon.jobs import manifest as manifest_module
 from vidanon.jobs.batch import Batch, BatchOptions
 from vidanon.settings import IdentitySettings, Settings
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from vidanon.settings import Settings
 
 NAME = "manifest.jsonl"
 DONE, FAILED = "done", "failed"
+MODELS_FOLDER = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,21 @@ def names_a_file(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value and value != "" and os.path.isfile(value)  # noqa: PTH113
 
 
+def product_digest() -> str:
+    """Return a digest of what this installation makes results with: its version, weights and thresholds.
+
+    The networks that are fetched count by the checksums in the registry, which nothing else gets past.
+    """
+    digest = hashlib.sha256(__version__.encode())
+    tables = [MODELS_FOLDER / "registry.toml", MODELS_FOLDER / "thresholds.json"]
+    for path in [*tables, *sorted((MODELS_FOLDER / "weights").iterdir())]:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def settings_digest(settings: Settings, extra: str = "") -> str:
-    """Return a digest of what decides the result: all settings but where and how fast it runs.
+    """Return a digest of what decides the result: vidanon itself, and all settings but where and how fast.
 
     Of files that are named (a key, a picture of a person) the content counts, not the name.
     """
@@ -74,7 +88,7 @@ def settings_digest(settings: Settings, extra: str = "") -> str:
             if names_a_file(value):
                 content = Path(str(value)).read_bytes()
                 options[option] = hashlib.sha256(b"vidanon settings" + content).hexdigest()
-    text = json.dumps([values, extra], sort_keys=True)
+    text = json.dumps([product_digest(), values, extra], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidanon import __version__
 from vidanon.jobs.executors import Executor, Report
+from vidanon.jobs.manifest import product_digest
 from vidanon.settings import Settings
 from vidanon.types import Plan
 
@@ -157,12 +157,13 @@ def render_in_parts(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     starts = key_pictures(source, plan.frames)
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".mp4"
+    product = product_digest()
     parts = [
         Part(
             span.start,
             span.stop,
             _start(span, plan, starts),
-            folder / (_digest(span, plan, settings) + suffix),
+            folder / (_digest(span, plan, settings, product) + suffix),
         )
         for span in spans
     ]
@@ -214,13 +215,13 @@ def _start(span: range, plan: Plan, starts: list[tuple[int, int]]) -> tuple[int,
     return starts[place - 1] if place else None
 
 
-def _digest(span: range, plan: Plan, settings: Settings) -> str:
-    """Return a name for a part that changes with everything that it depends on."""
+def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
+    """Return a name for a part that changes with all that it depends on, vidanon itself (``product``) too."""
     wanted = context(span, plan.frames)
     digest = hashlib.sha256()
     used: dict[str, object] = {"render": asdict(settings.render), "encode": asdict(settings.encode)}
     used |= {"device": settings.runtime.device}
-    text = [__version__, plan.info.fingerprint, span.start, span.stop, plan.frames, used]
+    text = [product, plan.info.fingerprint, span.start, span.stop, plan.frames, used]
     digest.update(json.dumps(text).encode())
     for track in plan.tracks:
         if track.start >= wanted.stop or track.end <= wanted.start:

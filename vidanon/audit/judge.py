@@ -62,7 +62,7 @@ def audit(
     workers: int = 2,
     plan: Plan | None = None,
     obscured_at: dict[int, list[int]] | None = None,
-    samples: int = 16,
+    samples: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Measure what is left of the people of ``source`` in ``output``.

@@ -158,6 +158,14 @@ def test_a_track_whose_face_is_left_is_obscured_and_nobody_can_do_more() -> None
     assert remedy(again, make_audit(leaks=leaks), obscure_only=False) is None
 
 
+def test_a_face_recognised_beside_an_obscured_track_gets_a_mask_of_its_own() -> None:
+    plan = make_plan(replace(make_track(), crop_from_frame=np.full((FRAMES, 2, 3), np.nan, "f4")))
+    found = replace(make_audit({0: [10]}), beside={10: [np.array([40, 10, 80, 60], np.float32)]})
+    better = remedy(plan, found, obscure_only=True)
+    assert better is not None
+    assert (better.tracks[1].start, better.tracks[1].end) == (5, 16)
+
+
 def test_in_the_end_the_best_of_the_faces_tried_stays() -> None:
     first = make_plan(make_track(), spares=1)
     found = make_audit({0: [10]})

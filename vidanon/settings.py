@@ -117,7 +117,7 @@ class AuditSettings(_Section):
     """How the encoded result is checked before it is published."""
 
     enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
-    rounds: int = _option(3, "how often a result that is not safe is made again", 0, 10)
+    rounds: int = _option(5, "how often a result that is not safe is made again", 0, 10)
     samples: int = _option(32, "pairs of frames per track that the recognisers look at", 2, 1000)
 
 

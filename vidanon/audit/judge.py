@@ -108,6 +108,7 @@ def audit(
         recognisers=("SFace", "dlib") if dlib else ("SFace",),
         spans=_spans(plan, obscured_at or {}, leaks, tracks, tally.times_s),
         notes=notes,
+        beside=_beside(numbered, obscured_at or {}) if plan else {},
     )
     if not found.passed:
         return found
@@ -227,10 +228,26 @@ def _track_audit(
 
 
 def _seen(pair: FacePair, times_s: list[float]) -> Sample:
-    verdicts = {"SFace": pair.similarity > SFACE_SAME_PERSON, "dlib": pair.distance < DLIB_SAME_PERSON}
-    known = tuple(name for name, same in verdicts.items() if same)
     distance = pair.distance if np.isfinite(pair.distance) else None
-    return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, True, known)
+    return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, True, _recognised_by(pair))
+
+
+def _beside(
+    numbered: dict[int, tuple[list[FacePair], list[HiddenFace]]], obscured_at: dict[int, list[int]]
+) -> dict[int, list[Float]]:
+    """Return the boxes of recognised faces that a track should have hidden but missed, by frame."""
+    boxes: dict[int, list[Float]] = defaultdict(list)
+    for number, (pairs, _) in numbered.items():
+        masked = set(obscured_at.get(number, ()))
+        for pair in pairs:
+            if _recognised_by(pair) and (number == UNCOVERED or pair.frame in masked):
+                boxes[pair.frame].append(pair.box)
+    return dict(boxes)
+
+
+def _recognised_by(pair: FacePair) -> tuple[str, ...]:
+    verdicts = {"SFace": pair.similarity > SFACE_SAME_PERSON, "dlib": pair.distance < DLIB_SAME_PERSON}
+    return tuple(name for name, same in verdicts.items() if same)
 
 
 def _unseen(face: HiddenFace, times_s: list[float], masked: set[int]) -> Sample:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vidanon.renderer import RenderSummary
     from vidanon.settings import Settings
 
+OTHER_FACES = 1
+"""So often another face is tried: those before were compared already, and every try costs a whole run."""
 Progress = Callable[[str, int, int], None]
 Draw = Callable[
     ["Path", "Plan", "Path", "Settings", "ModelStore", Callable[[int, int], None] | None], "RenderSummary"
@@ -100,8 +102,8 @@ def render_until_safe(
         result = Rendered(plan, summary, found, round_number + 1, seconds)
         better = None
         if not found.passed and round_number < settings.audit.rounds:
-            # The last two rounds obscure: what fails, and then whole tracks.
-            late = round_number + 2 >= settings.audit.rounds
+            # A second face, and then masks: first where it fails, in the end over whole tracks.
+            late = round_number >= OTHER_FACES or round_number + 2 >= settings.audit.rounds
             better = remedy(plan, found, obscure_only=late, earlier=tried)
             tried.append((plan, found))
         if better is None:

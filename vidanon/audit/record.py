@@ -98,6 +98,8 @@ class Audit:
         checks: all of them; the file is vouched for only if every one passed.
         tracks: by number.
         leaks: source faces whose pixels are still there, boxes (4,) by frame.
+        beside: faces that are recognised where no new face was drawn, although they are no part of a track or
+            the track is obscured there; boxes (4,) by frame.
         times_s: of the source's frames.
         totals: utility and stability over all tracks, by name.
         container: what the files hold, by name: (source, output).
@@ -118,6 +120,7 @@ class Audit:
     spans: tuple[Span, ...] = ()
     thumbnails: dict[int, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    beside: dict[int, list[Float]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

@@ -26,7 +26,8 @@ def remedy(
 
     A person who is recognised gets the next of the plan's spare faces; when there is none, or when
     ``obscure_only``, the best of the faces tried so far, whose failing moments are obscured; where that was
-    not enough, whole tracks. A face that no track covers is obscured wherever the audit saw it.
+    not enough, whole tracks. A face that shows or is recognised outside all tracks or beside an obscured one
+    is obscured wherever the audit saw it.
 
     Args:
         plan: what the audited result was made from.
@@ -35,7 +36,11 @@ def remedy(
         earlier: what was tried before, and what was found then.
     """
     failing = {result.track: result for result in audit.tracks if result.failing and result.track >= 0}
-    leaking = _leaking_tracks(plan, audit.leaks)
+    left = {
+        frame: [*audit.leaks.get(frame, ()), *audit.beside.get(frame, ())]
+        for frame in audit.leaks.keys() | audit.beside.keys()
+    }
+    leaking = _leaking_tracks(plan, left)
     identities, spares = dict(plan.identities), dict(plan.spares)
     tracks, changed = [], False
     settled: dict[int, dict[int, TrackAudit]] = {}
@@ -56,7 +61,7 @@ def remedy(
             better = _obscured_where_it_fails(better, settled[track.person][track.id])
         changed = changed or better is not track
         tracks.append(better)
-    unseen = [track for track in _uncovered_tracks(plan, audit) if not _repeats(track, plan)]
+    unseen = [track for track in _uncovered_tracks(plan, left) if not _repeats(track, plan)]
     if not changed and not unseen:
         return None
     return replace(plan, tracks=(*tracks, *unseen), identities=identities, spares=spares)
@@ -129,10 +134,10 @@ def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> dict[int, list
     return found
 
 
-def _uncovered_tracks(plan: Plan, audit: Audit) -> list[Track]:
+def _uncovered_tracks(plan: Plan, left: dict[int, list[Float]]) -> list[Track]:
     """Return new tracks, to be obscured, for the faces that were left and that no track covers."""
     runs: list[dict[int, Float]] = []
-    for frame, boxes in sorted(audit.leaks.items()):
+    for frame, boxes in sorted(left.items()):
         for box in boxes:
             if not _leaking_tracks(plan, {frame: [box]}):
                 _extend(runs, frame, box)

@@ -88,9 +88,12 @@ def check_target(source: Path, target: Path) -> None:
 def require_writable(source: Path, target: Path) -> None:
     """Make sure that ``target`` is not the source and its folder can be written to.
 
+    What a run that was killed has left of the same target is deleted.
+
     Raises:
         OutputError: it is, or it cannot.
     """
+    from vidanon.leftovers import remove_leftovers
     from vidanon.stages.encode import temporary_path
 
     probe_file = temporary_path(target)
@@ -99,6 +102,7 @@ def require_writable(source: Path, target: Path) -> None:
             raise OutputError(f"output {target} is the input itself; choose another name with -o")
         probe_file.touch()
         probe_file.unlink()
+        remove_leftovers(target)
     except OutputError:
         raise
     except OSError as error:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from vidanon.errors import OutputError
 from vidanon.jobs.manifest import DONE, Record
+from vidanon.leftovers import remove_leftovers
 
 NAME = "index.html"
 
@@ -34,6 +35,7 @@ def write_index(path: Path, records: Iterable[Record]) -> None:
         OutputError: it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    remove_leftovers(path)
     try:
         with part.open("w", encoding="utf-8", errors="replace") as file:
             for text in _page(records):

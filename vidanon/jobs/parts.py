@@ -22,6 +22,7 @@ import numpy as np
 
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.manifest import product_digest
+from vidanon.leftovers import remove_leftovers
 from vidanon.settings import Settings
 from vidanon.types import Plan
 
@@ -102,6 +103,7 @@ class PartWork:
         if self._renderer is None:
             self._renderer = Renderer(self.plan, self.settings, self.models, RenderSummary())
         span, temporary = range(part.first, part.stop), temporary_path(part.path)
+        remove_leftovers(part.path)
         try:
             with Decoder(self.source) as decoder:
                 require_source(self.plan, decoder.info)

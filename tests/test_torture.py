@@ -26,6 +26,7 @@ from vidanon.settings import Settings
 from vidanon.stages.decode import Decoder, probe
 
 LONG = "ü" * 125 + "l.mp4"  # 255 bytes
+TOO_LONG = "ü" * 125 + "l.avi"  # its result would have 259
 
 
 def copy_if_decodable(
@@ -41,10 +42,17 @@ def copy_if_decodable(
 
 @dataclass
 class Folder:
-    """What was put into the folder: what must be done, what must be named, what must be left out."""
+    """What was put into the folder.
+
+    Attributes:
+        path: of the folder.
+        good: files that must be done, and the names of their results.
+        bad: files that must be named, with a part of the reason.
+        ignored: number of files that must be left out.
+    """
 
     path: Path
-    good: set[str]
+    good: dict[str, str]
     bad: dict[str, str]
     ignored: int
 
@@ -53,8 +61,8 @@ def _names(count: int, pattern: str) -> list[str]:
     return [pattern.format(index) for index in range(count)]
 
 
-def _good_files(root: Path, clip: bytes) -> set[str]:
-    names = _names(40, "take {}.mp4") + _names(10, "a/b/c/{}.MOV") + ["duplicate.mp4", LONG]
+def _good_files(root: Path, clip: bytes, cut_off: bytes) -> dict[str, str]:
+    names = _names(40, "take {}.mp4") + _names(10, "a/b/c/{}.MOV") + ["duplicate.mp4", LONG, "other.avi"]
     names += [
         "日本語.mp4",
         "emoji 😀.mkv",
@@ -63,38 +71,46 @@ def _good_files(root: Path, clip: bytes) -> set[str]:
         "a;b&c|d.mp4",
         "new\nline.mp4",
         "％.webm",
+        os.fsdecode(b"latin \xe9.mp4"),
     ]
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(clip)
-    undecodable = os.fsdecode(b"latin \xe9.mp4")
-    (root / undecodable).write_bytes(clip)
+    (root / "cut off.mp4").write_bytes(cut_off)
     (root / "link.mp4").symlink_to(root / "take 0.mp4")
     os.link(root / "take 1.mp4", root / "hard.mp4")
-    return {*names, undecodable, "link.mp4", "hard.mp4"}
+    names += ["cut off.mp4", "link.mp4", "hard.mp4"]
+    return {name: f"{name}.mp4" if name.endswith(".avi") else name for name in names}
 
 
-def _bad_files(root: Path, clip: bytes) -> dict[str, str]:
+def _bad_files(root: Path, clip: bytes, sound: bytes) -> dict[str, str]:
     makers: dict[str, tuple[Callable[[Path], object], str]] = {
         "empty {}.mp4": (lambda path: path.touch(), "empty"),
         "text {}.mp4": (lambda path: path.write_text("no video at all\n" * 50), "not a video"),
         "noise {}.mkv": (lambda path: path.write_bytes(np.random.default_rng(1).bytes(4000)), "not a video"),
         "head {}.mp4": (lambda path: path.write_bytes(clip[:200]), "not a video"),
+        "sound {}.mp4": (lambda path: path.write_bytes(sound), "no video"),
         "broken link {}.mp4": (lambda path: path.symlink_to(root / "nowhere.mp4"), "No such file"),
     }
     reasons = {}
     for pattern, (make, reason) in makers.items():
-        for name in _names(10, pattern):
+        for name in _names(9, pattern):
             make(root / name)
             reasons[name] = reason
     (root / "loop.mp4").symlink_to(root / "loop.mp4")
     (root / "folder link.mp4").symlink_to(root, target_is_directory=True)
+    (root / "bad disk.mp4").symlink_to(
+        "/proc/self/mem"
+    )  # can be opened; reading is an error, for root as well
     os.mkfifo(root / "pipe.mp4")
+    (root / TOO_LONG).write_bytes(clip)
     reasons |= {
         "loop.mp4": "Too many levels",
         "folder link.mp4": "link to a folder",
+        "bad disk.mp4": "Input/output error",
         "pipe.mp4": "not a file",
+        TOO_LONG: "shorten it",
     }
     if os.geteuid() != 0:  # root may read everything
         (root / "locked.mp4").write_bytes(clip)
@@ -113,24 +129,25 @@ def _other_files(root: Path) -> int:
 
 
 @pytest.fixture
-def torture(tmp_path: Path) -> Folder:
+def torture(tmp_path: Path, truncated_clip: Path, audio_file: Path) -> Folder:
     root = tmp_path / "in"
     root.mkdir()
     clip = make_clip(tmp_path / "tiny.mp4", pts=range(0, 5 * 512, 512)).read_bytes()
-    return Folder(root, _good_files(root, clip), _bad_files(root, clip), _other_files(root))
+    good = _good_files(root, clip, truncated_clip.read_bytes())
+    return Folder(root, good, _bad_files(root, clip, audio_file.read_bytes()), _other_files(root))
 
 
 def test_every_good_file_is_done_and_every_bad_one_named(torture: Folder, tmp_path: Path) -> None:
-    assert len(torture.good) + len(torture.bad) + torture.ignored >= 195
+    assert len(torture.good) + len(torture.bad) + torture.ignored >= 200
     before = {path: path.lstat() for path in torture.path.rglob("*")}
     target = torture.path / "out"  # within the input, as users do
     run = Batch(torture.path, target, None, BatchOptions(executor="serial"), copy_if_decodable)
     outcomes = {outcome.record.source: outcome for outcome in run.run()}
-    assert {name for name, o in outcomes.items() if o.record.status == DONE} == torture.good
+    assert {name for name, o in outcomes.items() if o.record.status == DONE} == set(torture.good)
     failed = {name: o.record for name, o in outcomes.items() if o.record.status != DONE}
     assert set(failed) == set(torture.bad)
     for name, reason in torture.bad.items():
-        assert reason in failed[name].error, failed[name].error
+        assert reason in failed[name].error and name.split("\n")[0] in failed[name].error, failed[name].error
         assert failed[name].exit_code == 3
         assert not outcomes[name].trace
     assert run.tally.ignored == torture.ignored
@@ -138,9 +155,9 @@ def test_every_good_file_is_done_and_every_bad_one_named(torture: Folder, tmp_pa
         if not path.is_dir():
             assert (path.lstat().st_mtime_ns, path.lstat().st_size) == (state.st_mtime_ns, state.st_size)
     results = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert results == torture.good | {"manifest.jsonl"}
+    assert results == {*torture.good.values(), "manifest.jsonl"}
     with Manifest(target / "manifest.jsonl") as manifest:
-        assert {record.source for record in manifest} == torture.good | set(torture.bad)
+        assert {record.source for record in manifest} == {*torture.good, *torture.bad}
     again = Batch(torture.path, target, None, BatchOptions(executor="serial"), copy_if_decodable)
     assert not any(outcome.fresh for outcome in again.run())
 

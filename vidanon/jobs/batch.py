@@ -17,6 +17,7 @@ from vidanon.errors import InputError, OutputError, SettingsError, VidanonError
 from vidanon.jobs.executors import KINDS, PAUSE, Executor, Failure, make_executor
 from vidanon.jobs.executors.base import POLL_S, Pause, Watch
 from vidanon.jobs.job import (
+    NAME_MAX_BYTES,
     WORK_FOLDER,
     Anonymize,
     Faces,
@@ -159,7 +160,7 @@ class Batch:
         digest = self._digest()
         with Manifest(self.target / NAME) as manifest:
             for found in scan(self.source, self._filter, self._ignore):
-                state = found.problem or self._name_clash(found)
+                state = found.problem or self._name_problem(found)
                 yield found, state or self._earlier(found, digest, manifest)[1]
             self.tally.torn_lines = manifest.torn
 
@@ -235,16 +236,16 @@ class Batch:
                 yield found
                 continue
             self.tally.total += 1
-            clash = found.problem or problems.get(found.relative, "") or self._name_clash(found)
+            problem = found.problem or problems.get(found.relative, "") or self._name_problem(found)
             earlier, state = self._earlier(found, digest, manifest)
-            if earlier is not None and (not clash or state == SKIPPED_FAILED):
+            if earlier is not None and (not problem or state == SKIPPED_FAILED):
                 outcome = BatchOutcome(earlier, fresh=False)
                 self._count(outcome)
                 skipped.append(outcome)
                 if len(skipped) >= SKIPPED_AT_ONCE:
                     yield PAUSE  # so that the caller hears of them and memory stays as it is
                 continue
-            yield Job(replace(found, problem=clash), digest, faces.get(found.relative))
+            yield Job(replace(found, problem=problem), digest, faces.get(found.relative))
 
     def _digest(self) -> str:
         """Return the digest of everything but the source that a result depends on."""
@@ -288,9 +289,14 @@ class Batch:
             return (record, SKIPPED_DONE) if there else (None, NEW)
         return (None, NEW) if self.options.retry_failed else (record, SKIPPED_FAILED)
 
-    def _name_clash(self, found: Found) -> str:
-        """``a.avi`` becomes ``a.avi.mp4``: refuse it if the folder has a file of that name as well."""
-        if found.output != found.relative and (self.source / found.output).exists():
+    def _name_problem(self, found: Found) -> str:
+        """Say why there can be no result: ``a.avi`` becomes ``a.avi.mp4``, which may be taken or too long."""
+        if found.output == found.relative:
+            return ""
+        length = len(os.fsencode(found.output.rpartition("/")[2]))
+        if length > NAME_MAX_BYTES:
+            return f"its result, with .mp4 added, would have a name of {length} bytes; shorten it"
+        if (self.source / found.output).exists():
             return f"its result would have the name of another file, {found.output}; rename one"
         return ""
 

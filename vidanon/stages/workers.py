@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,15 +12,30 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+TRIM_EVERY_ITEMS = 30
+
 
 def ordered_map(
     pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
 ) -> Iterator[Out]:
     """Map over items in threads, in order, with at most ``ahead`` results waiting."""
     waiting: deque[Future[Out]] = deque()
-    for item in items:
+    for number, item in enumerate(items, start=1):
         waiting.append(pool.submit(work, item))
         if len(waiting) > ahead:
             yield waiting.popleft().result()
+        if number % TRIM_EVERY_ITEMS == 0:
+            _trim_memory()
     while waiting:
         yield waiting.popleft().result()
+    _trim_memory()
+
+
+def _trim_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc).
+
+    Frames that one thread allocates and another one frees leave holes in the heaps of all threads, which
+    would grow with the length of the video.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

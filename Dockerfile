@@ -6,20 +6,7 @@
 ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
 ARG CUDA_IMAGE=nvidia/cuda:12.6.3-runtime-ubuntu22.04
 
-FROM ${PYTHON_IMAGE} AS cpu-build
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY vidanon ./vidanon
-COPY pipelines ./pipelines
-# The wheels of torch for the CPU are a tenth of the size; give another index where you mirror them.
-ARG TORCH_INDEX=""
-RUN python -m venv /opt/vidanon \
-    && if [ -n "${TORCH_INDEX}" ]; then /opt/vidanon/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch==2.13.0"; fi \
-    && /opt/vidanon/bin/pip install --no-cache-dir ".[ray]" \
-    && VIDANON_MODELS=/opt/models /opt/vidanon/bin/vidanon models fetch
-
-FROM ${PYTHON_IMAGE} AS cpu
+FROM ${PYTHON_IMAGE} AS cpu-base
 # OpenCV and MediaPipe load the libraries, KubeRay's probes call wget, and Ray uses login shells, which look
 # in /usr/local/bin only; versions follow the pinned release of the base image.
 # hadolint ignore=DL3008
@@ -28,11 +15,29 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home vidanon \
     && ln -s /opt/vidanon/bin/vidanon /opt/vidanon/bin/ray /usr/local/bin/
-COPY --from=cpu-build /opt/vidanon /opt/vidanon
-COPY --from=cpu-build /opt/models /opt/models
 ENV PATH=/opt/vidanon/bin:$PATH \
     VIDANON_MODELS=/opt/models \
     RAY_USAGE_STATS_ENABLED=0
+
+FROM cpu-base AS cpu-build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY vidanon ./vidanon
+COPY pipelines ./pipelines
+# The wheels of torch for the CPU are a tenth of the size; give another index where you mirror them.
+ARG TORCH_INDEX=""
+# What has no version is this project.
+# hadolint ignore=DL3013
+RUN python -m venv /opt/vidanon \
+    && if [ -n "${TORCH_INDEX}" ]; then pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch==2.13.0"; fi \
+    && pip install --no-cache-dir ".[ray]" "dlib-bin==20.0.1.post1"
+# Converted networks are kept beside the models; a container could not write them there.
+RUN vidanon models fetch && vidanon models convert
+
+FROM cpu-base AS cpu
+COPY --from=cpu-build /opt/vidanon /opt/vidanon
+COPY --from=cpu-build /opt/models /opt/models
 USER 10001
 WORKDIR /data
 ENTRYPOINT ["vidanon"]
@@ -51,12 +56,13 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY vidanon ./vidanon
 COPY pipelines ./pipelines
-RUN python3.11 -m venv /opt/vidanon \
-    && /opt/vidanon/bin/pip install --no-cache-dir ".[ray]" \
-    && VIDANON_MODELS=/opt/models /opt/vidanon/bin/vidanon models fetch
 ENV PATH=/opt/vidanon/bin:$PATH \
     VIDANON_MODELS=/opt/models \
     RAY_USAGE_STATS_ENABLED=0
+# hadolint ignore=DL3013
+RUN python3.11 -m venv /opt/vidanon \
+    && pip install --no-cache-dir ".[ray]" "dlib-bin==20.0.1.post1"
+RUN vidanon models fetch && vidanon models convert
 USER 10001
 WORKDIR /data
 ENTRYPOINT ["vidanon"]

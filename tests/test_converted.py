@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
+from vidanon.cli import main
 from vidanon.models.registry import ModelStore
 from vidanon.networks.converted import Recipe, converted_network, shared_network
 from vidanon.networks.runtime import SHARED_NETWORKS, shared
@@ -103,3 +105,14 @@ def test_only_a_bounded_number_of_networks_stays_loaded() -> None:
     built = [shared(("test", number), object) for number in range(SHARED_NETWORKS + 1)]
     assert shared(("test", SHARED_NETWORKS), object) is built[-1]
     assert shared(("test", 0), object) is not built[0]
+
+
+def test_everything_is_converted_ahead_for_stores_that_will_be_read_only() -> None:
+    store = ModelStore()
+    if any(store.problem(name) for name in ("generator-synthesis", "dlib-resnet")):
+        pytest.skip("the models are not here; run 'vidanon models fetch'")
+    result = CliRunner().invoke(main, ["models", "convert"])
+    assert result.exit_code == 0, result.output
+    kept = {path.name.rpartition("-")[0] for path in (store.root / "converted").iterdir()}
+    exits = {f"exit-{size}" for size in (128, 256, 512, 1024)}
+    assert kept >= {*exits, "mapper", "segmenter", "dlib-resnet"}

@@ -14,6 +14,7 @@ PORT=6379
 STORE_BYTES=200000000 # frames never enter the object store
 
 vidanon models fetch
+vidanon models convert # once per machine, not once per worker at the same time
 
 case "${1:-}" in
 head)

@@ -7,7 +7,7 @@ import numpy as np
 
 from vidanon.types import Float, UInt8
 
-CELLS = 6
+CELLS = 4
 """Cells across the covered region: what is left of a face is a handful of averages."""
 MARGIN = 0.25
 """The covered ellipse reaches past the box by this share of its size on each side."""

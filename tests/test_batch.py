@@ -24,7 +24,7 @@ from vidanon.cli import main
 from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
 from vidanon.identity.choose import Profile
 from vidanon.jobs import manifest as manifest_module
-from vidanon.jobs.batch import Batch, BatchOptions, BatchOutcome, threads_per_job
+from vidanon.jobs.batch import Batch, BatchOptions, BatchOutcome, available_cores, threads_per_job
 from vidanon.jobs.executors import PAUSE, Report
 from vidanon.jobs.index import write_index
 from vidanon.jobs.job import Faces, beside
@@ -327,6 +327,16 @@ def test_watching_takes_what_comes(folder: Path, tmp_path: Path) -> None:
 
 def test_cores_are_shared() -> None:
     assert [threads_per_job(jobs, 8) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+def test_the_cores_of_a_cluster_are_not_those_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    settings, jobs = Settings(runtime=RuntimeSettings(workers=3)), 4 * available_cores()
+
+    def threads(executor: str) -> int:
+        options = BatchOptions(executor=executor, jobs=jobs)
+        return Batch(folder, tmp_path / "out", settings, options).settings.runtime.workers
+
+    assert (threads("processes"), threads("ray")) == (1, 3)
 
 
 # kills

@@ -147,7 +147,9 @@ class Batch:
         if self.options.executor == "serial":
             self.jobs = 1
         settings = _with_absolute_paths(settings or Settings())
-        workers = min(settings.runtime.workers, threads_per_job(self.jobs))
+        workers = settings.runtime.workers
+        if self.options.executor != "ray":  # else they share the cores of other machines
+            workers = min(workers, threads_per_job(self.jobs))
         self.settings = replace(settings, runtime=replace(settings.runtime, workers=workers))
         self._anonymize = anonymize
         self.tally = Tally()

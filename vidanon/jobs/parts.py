@@ -157,17 +157,12 @@ def render_in_parts(
     if len(spans) == 1 or source.is_dir():
         return render(source, plan, target, settings, models, progress)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    starts = key_pictures(source, plan.frames)
     suffix = ".webm" if target.suffix.lower() == ".webm" else ".mp4"
-    product = product_digest()
+    starts, product = key_pictures(source, plan.frames), product_digest()
+    names = [_digest(span, plan, settings, product) + suffix for span in spans]
     parts = [
-        Part(
-            span.start,
-            span.stop,
-            _start(span, plan, starts),
-            folder / (_digest(span, plan, settings, product) + suffix),
-        )
-        for span in spans
+        Part(span.start, span.stop, _start(span, plan, starts), folder / name)
+        for span, name in zip(spans, names, strict=True)
     ]
     workers = max(1, settings.runtime.workers // executor.workers)
     settings = replace(settings, runtime=replace(settings.runtime, workers=workers))

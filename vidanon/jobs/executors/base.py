@@ -47,13 +47,11 @@ class Failure:
         message: one line; what happened and what to do.
         exit_code: how the command would end if this were its only job.
         trace: the traceback of an unexpected error, or "".
-        died: the worker died on this item, every time.
     """
 
     message: str
     exit_code: int = int(ExitCode.BUG)
     trace: str = ""
-    died: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
@@ -73,7 +71,7 @@ class Failure:
     def death(cls, how: str) -> Failure:
         """Describe a worker that died on an item every time it was tried."""
         advice = "if memory ran out, use fewer jobs"
-        return cls(f"the worker died {MAX_ATTEMPTS} times ({how}); {advice}", died=True)
+        return cls(f"the worker died {MAX_ATTEMPTS} times ({how}); {advice}")
 
 
 @dataclass(frozen=True, slots=True)

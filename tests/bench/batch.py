@@ -2,7 +2,7 @@
 
 ``throughput``: one worker against two, in alternation, on eight short clips. Each worker has one thread, so
 that the ratio is that of the workers. Other load on the machine spoils it: the share of the cores that the
-runs really got is printed beside it. As root, put the bench into a session of its own that goes before others:
+runs really got is printed beside it. As root, put the bench into a session that goes before all others:
 ``setsid -w sh -c 'echo -20 > /proc/self/autogroup; exec python tests/bench/batch.py throughput'``.
 ``finished``: the command on a folder in which everything is done.
 ``memory``: peak of the parent alone against the number of jobs, with work that only copies.

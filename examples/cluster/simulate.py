@@ -86,9 +86,12 @@ def main() -> None:
     parser.add_argument("costs", type=Path)
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--longest-first", action="store_true", help="as in a batch of their own")
     options = parser.parse_args()
     costs = json.loads(options.costs.read_text())
     lengths = file_lengths_s(options.minutes)
+    if options.longest_first:
+        lengths.sort(reverse=True)
     seconds = sum(lengths)
     # Each source is read four times (hash, analysis, render, audit), each result written and read once.
     storage_h = 6 * seconds * costs["bytes_per_s_in"] / ASSUMED["storage_bytes_per_s"] / 3600

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vidanon.audit.judge import audit
 from vidanon.audit.record import Audit
 from vidanon.audit.remedy import remedy
+from vidanon.stages.workers import release_memory
 from vidanon.types import Plan
 
 if TYPE_CHECKING:
@@ -82,12 +83,14 @@ def render_until_safe(
     tried: list[tuple[Plan, Audit]] = []
     for round_number in range(settings.audit.rounds + 1):
         again = f" {round_number + 1}" if round_number else ""
+        release_memory()
         summary = (draw or render)(source, plan, target, settings, models, _named(progress, f"render{again}"))
         for stage, spent in summary.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
         if not settings.audit.enabled:
             return Rendered(plan, summary, None, 1, seconds)
         started = time.monotonic()
+        release_memory()
         found = audit(
             source,
             target,

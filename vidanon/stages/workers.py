@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,12 @@ def ordered_map(
             _trim_memory()
     while waiting:
         yield waiting.popleft().result()
+    _trim_memory()
+
+
+def release_memory() -> None:
+    """Free what a finished pass left behind: its decoders and encoders lie in cycles of references."""
+    gc.collect()
     _trim_memory()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 import struct
@@ -458,3 +459,26 @@ def test_any_rising_time_stamps_survive(denominator: int, steps: list[int], tmp_
     )
     copy(source, tmp_path / "out.mp4")
     assert times(tmp_path / "out.mp4", read(tmp_path / "out.mp4")) == [stamp * base for stamp in stamps]
+
+
+def test_memory_of_decoding_does_not_grow_with_length(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        picture = av.VideoFrame(1280, 720, "yuv420p")
+        for index in range(200):
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    waiting = []
+    gc.collect()
+    gc.disable()  # the decoder must not rely on the interpreter's own rhythm
+    try:
+        with Decoder(path) as video:
+            for frame in video:
+                if frame.index in (40, 199):
+                    waiting.append(sum(isinstance(x, av.VideoFrame) for x in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert waiting[1] <= waiting[0] + 16

@@ -1,13 +1,13 @@
 """Reading video: what a file holds, and its pictures one by one.
 
 With :mod:`vidanon.stages.encode` the only place that talks to FFmpeg (through PyAV). Only the first
-real video stream is read; cover art and further video streams are left out on purpose, as a second
-camera or a thumbnail would show the very faces that are to go. Pictures and folders of pictures are read
-by :mod:`vidanon.stages.stills` behind the same interface.
+real video stream is read; cover art and further video streams are left out on purpose, as they would show
+the very faces that are to go. :mod:`vidanon.stages.stills` reads pictures behind the same interface.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Iterator
@@ -32,8 +32,9 @@ log = logging.getLogger("vidanon")
 
 MAX_CONSECUTIVE_CORRUPT = 8
 """Packets in a row that may fail before the rest of the file is given up."""
-
 DECODER_THREADS = 2
+# A picture and its side data refer to each other in PyAV: otherwise hundreds of pictures wait to be freed.
+COLLECT_EVERY_FRAMES = 16
 
 # FFmpeg "plays" text files as terminal art; nobody means that.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
@@ -43,10 +44,8 @@ _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FU
 _DEEP = "gbrp16le"
 _SEEKABLE = {"mp4", "matroska"}
 _FALLBACK_RATE = Fraction(25)
-# A video that ends so long before its stated end was cut off; containers round by less.
-_EARLY_S = 0.5
-# MPEG streams state no duration; FFmpeg guesses one.
-_UNSTATED = frozenset({"mpegts", "mpeg"})
+_EARLY_S = 0.5  # a video that ends so long before its stated end was cut off; containers round by less
+_UNSTATED = frozenset({"mpegts", "mpeg"})  # they state no duration; FFmpeg guesses one
 
 
 def open_source(path: Path) -> InputContainer:
@@ -263,6 +262,8 @@ class Decoder:
             self._lost_s = max(0.0, _stated_end_s(self._container, stream) - ended_s)
 
     def _frame(self, index: int, pts: int, picture: av.VideoFrame) -> Frame:
+        if index % COLLECT_EVERY_FRAMES == 0:
+            gc.collect(int(index % (8 * COLLECT_EVERY_FRAMES) == 0))
         if self.info.bit_depth > 8:
             deep: UInt16 = self._upright(picture, _DEEP)
             return Frame(index=index, pts=pts, image=eight_bit(deep), deep=deep)

@@ -27,6 +27,7 @@ RANKS |= {
     "evaluate": 4,
     "evaluate_mapper": 4,
     "calibrate": 4,
+    "leftovers": 3,
     "jobs": 5,
     "cli": 6,
 }

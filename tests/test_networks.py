@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +224,23 @@ def test_dlibs_network_gives_dlibs_descriptors(models: ModelStore, tmp_path: Pat
     cut_off.write_bytes(path.read_bytes()[:1_000_000])
     with pytest.raises(ModelsError, match="models fetch"):
         load_dlib_net(cut_off)
+
+
+def test_no_thread_is_held_to_a_core(models: ModelStore) -> None:
+    """The workers of a batch would all be held to the same ones."""
+    network = network_from_file(models.path("sface"), workers=1)
+    allowed, seen, end = os.sched_getaffinity(0), [], threading.Event()
+
+    def look() -> None:
+        while not end.wait(0.002):
+            for thread in os.listdir("/proc/self/task"):
+                with contextlib.suppress(ProcessLookupError):
+                    seen.append(os.sched_getaffinity(int(thread)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(20):
+        network(np.zeros((1, 3, 112, 112), np.float32))
+    end.set()
+    watcher.join()
+    assert seen and all(cores == allowed for cores in seen)

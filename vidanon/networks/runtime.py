@@ -91,6 +91,8 @@ class OpenVinoNetwork:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(workers),
             "INFERENCE_NUM_THREADS": str(workers),
+            # Every process would pin its streams to the first cores, those of other processes included.
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 and native else "f32",
         }
         # OpenVINO's binding sets up its numpy interface on first use, and hangs when two threads are first at

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import jsonschema
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidanon.audit import loop
-from vidanon.audit.judge import sampled_frames
+from vidanon.audit.judge import MASK_DETAIL, sampled_frames
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
 from vidanon.audit.remedy import obscured, remedy
@@ -25,7 +26,7 @@ from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import is_unchanged
+from vidanon.measures import detail_left, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
@@ -347,3 +348,18 @@ def test_a_dark_face_under_the_mask_counts_as_changed_and_coding_noise_does_not(
     obscure(masked, box)
     assert is_unchanged(face, coded, box)
     assert not is_unchanged(face, masked, box)
+
+
+@pytest.mark.parametrize("side", [24, 80, 300])
+def test_the_mask_leaves_less_detail_than_a_mild_blur(side: int) -> None:
+    random = np.random.default_rng(5)
+    features = cv2.resize(random.integers(0, 255, (12, 12, 3)).astype(np.uint8), (side, side))
+    face = np.full((2 * side, 2 * side, 3), 128, np.uint8)
+    low = side // 2
+    face[low : low + side, low : low + side] = features
+    landmarks = (random.uniform(0, 1, (478, 2)) * side + low).astype(np.float32)
+    masked = face.copy()
+    obscure(masked, np.array([low, low, low + side, low + side], np.float32))
+    blurred = cv2.GaussianBlur(face, (0, 0), 0.04 * side)
+    assert detail_left(face, face, landmarks) == pytest.approx(1)
+    assert detail_left(face, masked, landmarks) < MASK_DETAIL < detail_left(face, blurred, landmarks)

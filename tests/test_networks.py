@@ -233,9 +233,9 @@ def test_no_thread_is_held_to_a_core(models: ModelStore) -> None:
 
     def look() -> None:
         while not end.wait(0.002):
-            for thread in os.listdir("/proc/self/task"):
+            for thread in Path("/proc/self/task").iterdir():
                 with contextlib.suppress(ProcessLookupError):
-                    seen.append(os.sched_getaffinity(int(thread)))
+                    seen.append(os.sched_getaffinity(int(thread.name)))
 
     watcher = threading.Thread(target=look)
     watcher.start()

@@ -2,9 +2,8 @@
 
 Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
 in both, and what is compared is what the files show. Every third frame of the source, and every frame that is
-judged, is looked at with every means. Where two such looks show the same faces, their boxes are followed in
-between, and one quick look finds who shows only there; where anything differs, or a followed box shows the
-source's pixels, these frames are looked at with every means too. The analysis looks so at other frames.
+judged, gets every means. Where two such looks show the same faces, these are followed in between,
+and one quick look finds who shows only there; where anything differs, these frames get every means too.
 Results are numbers only; no picture, landmark or embedding leaves memory.
 """
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, expression_signals, is_unchanged
+from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, detail_left, expression_signals, is_unchanged
 from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
@@ -60,6 +59,7 @@ class FacePair:
         source_blendshapes, output_blendshapes: float32 (52,).
         output_embedding: float32 (128,), SFace.
         box: float32 (4,), the source face.
+        detail: see :func:`vidanon.measures.detail_left`.
         source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
     """
 
@@ -73,6 +73,7 @@ class FacePair:
     output_blendshapes: Float
     output_embedding: Float
     box: Float
+    detail: float
     source_landmarks: Float
     output_landmarks: Float
 
@@ -245,15 +246,14 @@ class _Comparison:
             frame=source.index,
             face=-1,
             similarity=float(self._sface(source.image, a) @ embedding),
-            distance=float("nan")
-            if self._dlib is None
-            else float(np.linalg.norm(self._dlib(source.image, a) - self._dlib(output, b))),
+            distance=np.nan if self._dlib is None else self._dlib.distance((source.image, a), (output, b)),
             nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
             source_blendshapes=face.blendshapes,
             output_blendshapes=shown.blendshapes,
             output_embedding=embedding,
             box=face.box,
+            detail=detail_left(source.image, output, a),
             source_landmarks=a,
             output_landmarks=b,
         )

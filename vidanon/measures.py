@@ -21,6 +21,7 @@ crf 18 alone costs 1 to 2 levels."""
 UNCHANGED_SHARE = 0.4
 """The same as a share of the face's own contrast, which counts in the dark: there the mask changes a face by
 half of its contrast or more, coding by a quarter."""
+DETAIL_SIGMA = 0.08
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -90,6 +91,35 @@ def is_unchanged(source: UInt8, output: UInt8, box: Float) -> bool:
     before = before.astype(np.float32)
     contrast = float(np.abs(before - before.mean(axis=(0, 1))).mean())
     return difference < UNCHANGED_SHARE * contrast
+
+
+def detail_left(source: UInt8, output: UInt8, landmarks: Float) -> float:
+    """Return the share of a face's detail that its place holds in the output.
+
+    Detail is what a blur of 8 % of the face's width takes away: of eyes, nose and mouth nearly all, of the
+    obscuring mask little.
+
+    Args:
+        source: uint8 RGB (h, w, 3).
+        output: the same.
+        landmarks: float32 (478, 2), of the source's face, pixels.
+    """
+    import cv2
+
+    height, width = source.shape[:2]
+    low = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, [width - 1, height - 1])
+    high = np.clip(np.ceil(landmarks.max(axis=0)).astype(int) + 1, low + 1, [width, height])
+    hull = cv2.convexHull(np.round(landmarks - low).astype(np.int32))
+    inside = cv2.fillConvexPoly(np.zeros((high - low)[::-1], np.uint8), hull, 1) > 0
+    if not inside.any():
+        return 1.0
+    sigma_px = DETAIL_SIGMA * max(float(np.ptp(landmarks[:, 0])), 0.75 * float(np.ptp(landmarks[:, 1])))
+    amounts = []
+    for image in (source, output):
+        grey = cv2.cvtColor(image[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        detail = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), max(sigma_px, 0.5)))
+        amounts.append(float(detail[inside].mean()))
+    return amounts[1] / max(amounts[0], 0.5)
 
 
 def expression_signals(blendshapes: Float) -> dict[str, Float]:

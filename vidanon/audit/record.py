@@ -61,8 +61,8 @@ class TrackAudit:
 
     @property
     def worst_similarity(self) -> float | None:
-        """Highest SFace similarity of all samples."""
-        return max((sample.similarity for sample in self.samples), default=None)
+        """Highest SFace similarity of the samples that show a face, or in which somebody is recognised."""
+        return max((s.similarity for s in self.samples if s.shown or s.recognised_by), default=None)
 
     @property
     def worst_distance(self) -> float | None:

@@ -204,7 +204,7 @@ def test_a_signal_in_the_middle_of_rendering(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert len(errors.strip().splitlines()) == 1
-    assert "nothing was published" in errors
+    assert "nothing unfinished was published" in errors
     assert state(tmp_path) == before
 
 

@@ -37,8 +37,8 @@ Exit codes:
   6    the output cannot be written
   7    coverage or audit not passed; nothing was published
   8    some jobs failed
-  130  interrupted (Ctrl-C); nothing was published
-  143  ended by SIGTERM or SIGHUP; nothing was published
+  130  interrupted (Ctrl-C); nothing unfinished was published
+  143  ended by SIGTERM or SIGHUP; nothing unfinished was published
 """
 
 _REPEAT_S = 3.0
@@ -61,10 +61,10 @@ class _Group(click.Group):
             click.echo(f"vidanon: {' '.join(str(error).split())}", err=True)
             ctx.exit(int(error.exit_code))
         except KeyboardInterrupt:
-            click.echo("vidanon: interrupted; nothing was published", err=True)
+            click.echo("vidanon: interrupted; nothing unfinished was published", err=True)
             ctx.exit(int(ExitCode.INTERRUPTED))
         except _Terminated:
-            click.echo("vidanon: ended by a signal; nothing was published", err=True)
+            click.echo("vidanon: ended by a signal; nothing unfinished was published", err=True)
             ctx.exit(int(ExitCode.TERMINATED))
 
 

@@ -478,7 +478,7 @@ def test_memory_of_decoding_does_not_grow_with_length(tmp_path: Path) -> None:
         with Decoder(path) as video:
             for frame in video:
                 if frame.index in (40, 199):
-                    waiting.append(sum(isinstance(x, av.VideoFrame) for x in gc.get_objects()))
+                    waiting.append(sum(type(x) is av.VideoFrame for x in gc.get_objects()))
     finally:
         gc.enable()
     assert waiting[1] <= waiting[0] + 16

@@ -87,9 +87,9 @@ class _Noise:
         return np.random.default_rng(0).integers(0, 255, (exit_px, exit_px, 3), dtype=np.uint8)
 
 
-def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthesize, "Synthesizer", _Noise)
-    count = 6
+def _plan(landmarks: Float) -> Plan:
+    """A plan of one face, with these landmarks (n, 478, 2), in a video of 100 x 100 px."""
+    count = len(landmarks)
     track = Track(
         id=0,
         person=0,
@@ -97,12 +97,18 @@ def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.Monke
         boxes=np.tile(np.array([20, 20, 80, 90], np.float32), (count, 1)),
         scores=np.ones(count, np.float32),
         origin=np.zeros(count, np.uint8),
-        landmarks=np.random.default_rng(1).uniform(20, 80, (count, 478, 2)).astype(np.float32),
+        landmarks=landmarks,
         blendshapes=np.zeros((count, 52), np.float32),
         crop_from_frame=np.tile(np.array([[0.01, 0, 0], [0, 0.01, 0]], np.float32), (count, 1, 1)),
     )
     info = VideoInfo(Path("x.mp4"), 100, 100, Fraction(1, 25), Fraction(25), count, 0, "h264", 8, 0)
-    plan = Plan(info, count, (), (track,), {0: IdentityCode("x", np.zeros(128, np.float32))})
+    return Plan(info, count, (), (track,), {0: IdentityCode("x", np.zeros(128, np.float32))})
+
+
+def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesize, "Synthesizer", _Noise)
+    count = 6
+    plan = _plan(np.random.default_rng(1).uniform(20, 80, (count, 478, 2)).astype(np.float32))
     summary = render.RenderSummary()
     renderer = render.Renderer(plan, Settings(), ModelStore(), summary)
     image = np.random.default_rng(2).integers(0, 255, (100, 100, 3), dtype=np.uint8)
@@ -150,19 +156,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | Non
     monkeypatch.setattr(synthesize, "Synthesizer", _Ramp)
     monkeypatch.setattr("vidanon.stages.landmark.Landmarker", _Everywhere)
     _Ramp.drawn, count = 0, len(levels)
-    track = Track(
-        id=0,
-        person=0,
-        start=0,
-        boxes=np.tile(np.array([20, 20, 80, 90], np.float32), (count, 1)),
-        scores=np.ones(count, np.float32),
-        origin=np.zeros(count, np.uint8),
-        landmarks=np.tile(_points() * 100, (count, 1, 1)),
-        blendshapes=np.zeros((count, 52), np.float32),
-        crop_from_frame=np.tile(np.array([[0.01, 0, 0], [0, 0.01, 0]], np.float32), (count, 1, 1)),
-    )
-    info = VideoInfo(Path("x.mp4"), 100, 100, Fraction(1, 25), Fraction(25), count, 0, "h264", 8, 0)
-    plan = Plan(info, count, (), (track,), {0: IdentityCode("x", np.zeros(128, np.float32))})
+    plan = _plan(np.tile(_points() * 100, (count, 1, 1)))
     seen = range(count) if span is None else parts.context(span, count)
     frames = (render.Frame(i, i, np.full((100, 100, 3), levels[i], np.uint8)) for i in seen)
     kept: list[UInt8] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,14 +32,8 @@ def remove_leftovers(final: Path) -> None:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                _unlink(path)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:
-        return
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def _is_gone(process: int, path: Path) -> bool:

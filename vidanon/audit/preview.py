@@ -70,7 +70,11 @@ def prefer_strangers(
     drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
         # The second face is always drawn: it shows how well the first hides who is behind both.
-        busy = {p for p in wanted if turn <= len(plan.spares[p]) and (turn < 2 or not _is_safe(costs[p]))}
+        busy = {
+            p
+            for p in wanted
+            if turn <= len(plan.spares[p]) and (turn < 2 or not any(map(_is_safe, costs[p])))
+        }
         if not busy:
             break
         painter = renderer.previewing(_turn(plan, turn), EXIT_PX)
@@ -170,8 +174,8 @@ def _mean(costs: list[float]) -> float:
     return float(np.mean(costs)) if costs else NEVER_SHOWN
 
 
-def _is_safe(values: list[float]) -> bool:
-    return any(value < SFACE_SAME_PERSON - SAFE_MARGIN for value in values)
+def _is_safe(cost: float) -> bool:
+    return cost < SFACE_SAME_PERSON - SAFE_MARGIN
 
 
 def _link(drawn: list[dict[int, Float]]) -> float | None:
@@ -186,7 +190,7 @@ def _ordered(plan: Plan, costs: dict[int, list[float]]) -> Plan:
     identities, spares = dict(plan.identities), dict(plan.spares)
     for person, values in costs.items():
         codes = [plan.identities[person], *plan.spares[person]]
-        safe = [turn for turn, value in enumerate(values) if value < SFACE_SAME_PERSON - SAFE_MARGIN]
+        safe = [turn for turn, value in enumerate(values) if _is_safe(value)]
         first = safe[0] if safe else int(np.argmin(values))
         others = sorted((turn for turn in range(len(values)) if turn != first), key=lambda turn: values[turn])
         order = [first, *others, *range(len(values), len(codes))]

@@ -17,7 +17,6 @@ from torch.nn import functional
 from vidanon.errors import ModelsError
 from vidanon.types import Float
 
-CHIP_PX = 150
 DESCRIPTOR_SIZE = 128
 _MEAN_RGB = (122.782, 117.001, 104.298)
 _BLOCKS = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))

@@ -159,6 +159,16 @@ def test_a_track_whose_face_is_left_is_obscured_and_nobody_can_do_more() -> None
     assert remedy(again, make_audit(leaks=leaks), obscure_only=False) is None
 
 
+def test_a_mask_ends_with_the_shot() -> None:
+    """Else a face in one photograph of a folder covers its neighbours as well."""
+    plan = replace(make_plan(make_track(count=20)), cuts=(20, 22))
+    shown = {20: [np.array([120, 20, 160, 70], np.float32)], 19: [np.array([10, 10, 50, 60], np.float32)]}
+    better = remedy(plan, make_audit(leaks=shown), obscure_only=False)
+    assert better is not None
+    assert (better.tracks[1].start, better.tracks[1].end) == (20, 22)
+    assert hidden_frames(better.tracks[0]) == set(range(14, 20))
+
+
 def test_a_face_recognised_beside_an_obscured_track_gets_a_mask_of_its_own() -> None:
     plan = make_plan(replace(make_track(), crop_from_frame=np.full((FRAMES, 2, 3), np.nan, "f4")))
     found = replace(make_audit({0: [10]}), beside={10: [np.array([40, 10, 80, 60], np.float32)]})

@@ -125,6 +125,15 @@ def test_cuts_are_found_and_motion_and_light_are_not_cuts():
     assert found == [False] * 16 + [True, False]
 
 
+def test_every_photograph_of_a_folder_is_a_shot_of_its_own():
+    rng = np.random.default_rng(3)
+    pictures = [
+        np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(30)
+    ]
+    finder = CutFinder(photographs=True)
+    assert [finder.add(picture) for picture in pictures] == [False] + [True] * 29
+
+
 def test_smoothing_calms_jitter_and_follows_motion_without_lag():
     rng = np.random.default_rng(2)
     size = np.full(60, 200, np.float32)

@@ -53,7 +53,7 @@ def calibrate(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a folder of pictures per person")
     pictures = [path for path in sorted(folder.glob("*/*")) if path.suffix.lower() in PICTURE_SUFFIXES]
-    reader = _Reader(models, workers)
+    reader = PictureReader(models, workers)
     found: list[Embeddings] = []
     people: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
@@ -125,7 +125,7 @@ def _pairs(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(matrix[np.triu_indices(len(matrix), k=1)])
 
 
-class _Reader:
+class PictureReader:
     """From a picture to the embeddings of the face nearest to its centre."""
 
     def __init__(self, models: ModelStore, workers: int) -> None:
@@ -143,12 +143,20 @@ class _Reader:
     def __call__(self, path: Path) -> Embeddings | None:
         """Return both embeddings, or None where no face is found."""
         image = read_picture(path)
+        landmarks = self.find(image)
+        return None if landmarks is None else self.embed(image, landmarks)
+
+    def find(self, image: UInt8) -> Float | None:
+        """Return the landmarks (478, 2) of the face nearest to the centre, pixels, or None without one."""
         centre = np.array(image.shape[1::-1], np.float32) / 2
         boxes = [face.box for face in self._detect(image)]
         meshes = [mesh for mesh in self._landmark(image, boxes) if mesh is not None]
-        if not meshes:
-            return None
-        landmarks = min((mesh[0] for mesh in meshes), key=lambda m: float(np.hypot(*(m.mean(0) - centre))))
+        return min(
+            (mesh[0] for mesh in meshes), key=lambda m: float(np.hypot(*(m.mean(0) - centre))), default=None
+        )
+
+    def embed(self, image: UInt8, landmarks: Float) -> Embeddings:
+        """Return both embeddings of the face with these landmarks."""
         return self._sface(image, landmarks), self._dlib(image, landmarks)
 
 

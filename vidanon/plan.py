@@ -20,6 +20,7 @@ from vidanon.stages.follow import Looker, in_groups, with_next
 from vidanon.stages.landmark import Landmarker, box_iou, mesh_box
 from vidanon.stages.select import Selection, forced_track, parse_selection, read_person
 from vidanon.stages.smooth import fill, fill_meshes, short_gaps, smooth_boxes, smooth_landmarks
+from vidanon.stages.stills import is_stills
 from vidanon.stages.track import (
     CutFinder,
     Sighting,
@@ -123,7 +124,7 @@ class _Watcher:
         self.tracker = Tracker(round(settings.track.max_gap_s * self.rate))
         self.frames = 0
         self.cuts: list[int] = []
-        self._cut_finder = CutFinder()
+        self._cut_finder = CutFinder(photographs=is_stills(info.path))
         self._before: list[Face] = []
 
     def with_persons(self, selection: Selection) -> Selection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def remedy(
     for track in plan.tracks:
         better = track
         for frame in leaking.get(track.id, ()):
-            better = obscured(better, range(frame - LEAK_MARGIN_FRAMES, frame + LEAK_MARGIN_FRAMES + 1))
+            better = obscured(better, _around(plan, frame, frame))
         if track.id in settled.get(track.person, {}):
             better = _obscured_where_it_fails(better, settled[track.person][track.id])
         changed = changed or better is not track
@@ -140,7 +141,7 @@ def _uncovered_tracks(plan: Plan, left: dict[int, list[Float]]) -> list[Track]:
     for frame, boxes in sorted(left.items()):
         for box in boxes:
             if not _leaking_tracks(plan, {frame: [box]}):
-                _extend(runs, frame, box)
+                _extend(runs, frame, box, plan)
     first = max((track.id for track in plan.tracks), default=-1) + 1
     return [_blank_track(first + number, run, plan) for number, run in enumerate(runs)]
 
@@ -159,10 +160,19 @@ def _repeats(track: Track, plan: Plan) -> bool:
     )
 
 
-def _extend(runs: list[dict[int, Float]], frame: int, box: Float) -> None:
+def _around(plan: Plan, first: int, last: int) -> range:
+    """Return some frames with a margin on both sides, within their shot."""
+    shot = bisect(plan.cuts, first)
+    begin = plan.cuts[shot - 1] if shot else 0
+    end = plan.cuts[shot] if shot < len(plan.cuts) else plan.frames
+    return range(max(first - LEAK_MARGIN_FRAMES, begin), min(last + 1 + LEAK_MARGIN_FRAMES, end))
+
+
+def _extend(runs: list[dict[int, Float]], frame: int, box: Float, plan: Plan) -> None:
     for run in runs:
         last = max(run)
-        if last < frame <= last + _LINK_FRAMES and box_iou(run[last], box) > _LINK_IOU:
+        one_shot = bisect(plan.cuts, last) == bisect(plan.cuts, frame)
+        if one_shot and last < frame <= last + _LINK_FRAMES and box_iou(run[last], box) > _LINK_IOU:
             run[frame] = box
             return
     runs.append({frame: box})
@@ -170,17 +180,15 @@ def _extend(runs: list[dict[int, Float]], frame: int, box: Float) -> None:
 
 def _blank_track(number: int, run: dict[int, Float], plan: Plan) -> Track:
     """Make a track without a mesh out of the boxes of some frames, a little longer at both ends."""
-    start = max(min(run) - LEAK_MARGIN_FRAMES, 0)
-    end = min(max(run) + 1 + LEAK_MARGIN_FRAMES, plan.frames)
     known = np.array(sorted(run))
     corners = np.stack([run[frame] for frame in known])
-    frames = np.arange(start, end)
+    frames = np.array(_around(plan, min(run), max(run)))
     boxes = np.stack([np.interp(frames, known, corners[:, i]) for i in range(4)], axis=1).astype(np.float32)
     count = len(frames)
     return Track(
         id=number,
         person=UNCOVERED,
-        start=start,
+        start=int(frames[0]),
         boxes=boxes,
         scores=np.zeros(count, np.float32),
         origin=np.full(count, Origin.EXTENDED, np.uint8),

@@ -34,6 +34,7 @@ SAME_PERSON_COSINE = 0.5  # SFace's own threshold is .363; above, two people nev
 THUMBNAIL_PX = 64
 CUT_BLUR_PX = 1.5
 CUT_CORRELATION = 0.6  # cuts measured -.01 to .34, hand-held motion .77 and more
+PHOTO_CORRELATION = 0.85  # photographs of one person in one pose are as alike as hand-held frames
 CUT_DIFFERENCE = 8.0  # grey levels
 CUT_OUTLIER = 3.0  # times the usual difference between frames
 LOST_LANDMARKS = np.full((478, 2), np.nan, np.float32)
@@ -202,7 +203,13 @@ class CutFinder:
     the files of the opencv-contrib-python that mediapipe brings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, photographs: bool = False) -> None:
+        """Begin.
+
+        Args:
+            photographs: the frames are single pictures, of which each may show something else.
+        """
+        self._limit = PHOTO_CORRELATION if photographs else CUT_CORRELATION
         self._previous: Float | None = None
         self._recent: deque[float] = deque(maxlen=12)
 
@@ -214,10 +221,12 @@ class CutFinder:
             return False
         difference = float(np.abs(grey - previous).mean())
         usual = median(self._recent) if self._recent else 0.0
-        self._recent.append(difference)
         spread = max(float(grey.std() * previous.std()), 1e-6)
         correlation = float(((grey - grey.mean()) * (previous - previous.mean())).mean()) / spread
-        return correlation < CUT_CORRELATION and difference > max(CUT_DIFFERENCE, CUT_OUTLIER * usual)
+        cut = correlation < self._limit and difference > max(CUT_DIFFERENCE, CUT_OUTLIER * usual)
+        if not cut:
+            self._recent.append(difference)  # many cuts in a row must not pass for motion
+        return cut
 
 
 def thumbnail(image: UInt8) -> UInt8:

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidanon.audit import loop
-from vidanon.audit.judge import MASK_DETAIL, sampled_frames
+from vidanon.audit.judge import MASK_DETAIL
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
 from vidanon.audit.remedy import obscured, remedy
 from vidanon.audit.report import report_record, write_report
+from vidanon.audit.sampling import closer_frames, sampled_frames
 from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
@@ -126,7 +127,7 @@ def test_without_a_further_face_the_failing_moments_are_obscured_up_to_the_passi
     plan = make_plan(make_track(), spares=0)
     better = remedy(plan, make_audit({0: [10, 12]}), obscure_only=False)
     assert better is not None
-    assert hidden_frames(better.tracks[0]) == set(range(9, 14))
+    assert hidden_frames(better.tracks[0]) == set(range(5, 18)), "and five frames on both sides"
     worse = remedy(better, make_audit({0: [10]}), obscure_only=False)
     assert worse is not None, "what was obscured and is still recognised is obscured as a whole"
     assert hidden_frames(worse.tracks[0]) == set(range(FRAMES))
@@ -185,7 +186,7 @@ def test_in_the_end_the_best_of_the_faces_tried_stays() -> None:
     worse = make_audit({0: list(range(0, FRAMES, 3))})
     third = remedy(second, worse, obscure_only=True, earlier=[(first, found)])
     assert third is not None and third.identities[0].name == "first 0"
-    assert hidden_frames(third.tracks[0]) == set(range(9, 12))
+    assert hidden_frames(third.tracks[0]) == set(range(5, 16))
 
 
 @given(
@@ -202,8 +203,17 @@ def test_obscuring_touches_the_frames_asked_for_only(start: int, count: int, fir
 def test_samples_are_bounded_and_hold_both_ends(start: int, count: int, samples: int) -> None:
     track = make_track(start=start, count=count)
     frames = sampled_frames(track, samples)
-    assert len(frames) <= 2 * samples
+    assert len(frames) <= samples + samples // 3 + 1
     assert {track.start, track.end - 1} <= frames
+    assert len(frames) == 1 or any(frame + 1 in frames for frame in frames), "flicker needs two in a row"
+
+
+def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> None:
+    nearness = {0: -2.0, 10: 0.2, 20: -1.0, 30: -3.0, 40: 0.9, 41: -1.0}
+    around = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 31, 33, 35, 37, 39]
+    assert closer_frames(nearness, budget=40) == around
+    assert closer_frames(nearness, budget=5) == around[-5:], "first beside the nearest"
+    assert closer_frames({0: -1.0, 50: -0.1}, budget=40) == []
 
 
 class _Studio:

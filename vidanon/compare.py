@@ -1,32 +1,30 @@
 """Measure a result against its source: leaks, recognisers, stability, expression, pose, container.
 
 Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
-in both, and what is compared is what the files show. Every third frame of the source, and every frame that is
-judged, gets every means. Where two such looks show the same faces, these are followed in between,
-and one quick look finds who shows only there; where anything differs, these frames get every means too.
-Results are numbers only; no picture, landmark or embedding leaves memory.
+in both, and what is compared is what the files show. Every fourth frame of the source gets every means. Where
+two such looks show the same faces, these are followed in between, and one quick look finds who shows only
+there; where anything differs, these frames get every means too.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise, zip_longest
+from dataclasses import dataclass, replace
+from itertools import chain, takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import SIGNAL_NAMES, HeadPose, angle_deg, detail_left, expression_signals, is_unchanged
-from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
+from vidanon.measures import HeadPose, angle_deg, detail_left, is_unchanged
+from vidanon.recognisers import DlibResNet
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.workers import ordered_map
+from vidanon.tally import FacePair, HiddenFace, Tally, results_of
 from vidanon.types import Face, Float, Frame, UInt8
 
 if TYPE_CHECKING:
@@ -36,91 +34,12 @@ if TYPE_CHECKING:
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
-_LOOK_EVERY_FRAMES = 3
+_LOOK_EVERY_FRAMES = 4
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _LINK_FRAMES = 15
 _PTS_TOLERANCE_S = 0.002
 _EYE_CORNER_IDS = (33, 263)
-_MIN_SIGNAL_STD = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class FacePair:
-    """One source face and what the output shows in its place, in one frame.
-
-    Attributes:
-        frame: index.
-        face: number of the face, the same while it is followed from frame to frame.
-        similarity: SFace cosine between source and output.
-        distance: dlib distance between source and output; NaN without dlib.
-        nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
-        pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
-        source_blendshapes, output_blendshapes: float32 (52,).
-        output_embedding: float32 (128,), SFace.
-        box: float32 (4,), the source face.
-        detail: see :func:`vidanon.measures.detail_left`.
-        source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
-    """
-
-    frame: int
-    face: int
-    similarity: float
-    distance: float
-    nme: float
-    pose_error_deg: float
-    source_blendshapes: Float
-    output_blendshapes: Float
-    output_embedding: Float
-    box: Float
-    detail: float
-    source_landmarks: Float
-    output_landmarks: Float
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenFace:
-    """One source face where the output shows none.
-
-    Attributes:
-        frame: index.
-        face: number of the face, as in :class:`FacePair`.
-        box: float32 (4,), the source face.
-        similarity: SFace cosine of source and output, both cut at the source's landmarks.
-    """
-
-    frame: int
-    face: int
-    box: Float
-    similarity: float
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts of one comparison, and the faces behind the means.
-
-    Attributes:
-        source_frames, output_frames: decoded pictures.
-        pts_errors: frames whose time moved by more than 2 ms.
-        times_s: of the source's frames, from the first one, seconds.
-        damaged: whether parts of the source could not be read.
-        face_frames: frames of the source with a face of at least 20 px.
-        unchanged: boxes of source faces whose pixels are still there, by frame.
-        faces_judged: source faces that were looked for in the output.
-        pairs: those that were found.
-        hidden: those that were not.
-    """
-
-    source_frames: int = 0
-    output_frames: int = 0
-    pts_errors: int = 0
-    times_s: list[float] = field(default_factory=list)
-    damaged: bool = False
-    face_frames: set[int] = field(default_factory=set)
-    unchanged: dict[int, list[Float]] = field(default_factory=dict)
-    faces_judged: int = 0
-    pairs: list[FacePair] = field(default_factory=list)
-    hidden: list[HiddenFace] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +89,9 @@ class _Comparison:
         self.tally = Tally()
 
     def _needs_close_look(self, frames: tuple[Frame, Frame], boxes: list[Float]) -> bool:
-        """Say whether followed boxes will not do: a face is judged, or seems to be left as it was."""
+        """Say whether followed boxes will not do, as a face seems to be left as it was."""
         source, output = frames
-        return any(
-            self._judged(source.index, box) or is_unchanged(source.image, output.image, box) for box in boxes
-        )
+        return any(is_unchanged(source.image, output.image, box) for box in boxes)
 
     def look(self, seen: tuple[tuple[Frame, Frame], list[Float]]) -> _Look:
         """Compare one frame of each, where the source shows faces; stateless, for worker threads."""
@@ -185,14 +102,14 @@ class _Comparison:
         hidden: list[HiddenFace] = []
         judged = [box for box in boxes if self._judged(source.index, box)]
         if judged:
-            pairs, hidden = self._judge(source, output, judged)
+            pairs, hidden = self.judge(source, output, judged)
         return _Look(source, output, boxes, unchanged, pairs, hidden)
 
     def add(self, look: _Look) -> None:
         """Take the next frame, in order."""
         tally, index = self.tally, look.source.index
         if look.boxes:
-            tally.face_frames.add(index)
+            tally.boxes[index] = look.boxes
         if look.unchanged:
             tally.unchanged[index] = look.unchanged
         numbers = {id(box): self._follow(index, box) for box in look.boxes}
@@ -203,9 +120,10 @@ class _Comparison:
         if self._observe is not None and pairs:
             self._observe(look.source, look.output, pairs)
 
-    def _judge(
+    def judge(
         self, source: Frame, output: Frame, boxes: list[Float]
     ) -> tuple[list[FacePair], list[HiddenFace]]:
+        """Compare some faces of a source frame with what the output shows there; numbers are not given."""
         found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
         seen = self._near(output.image, boxes, quick=True)
         if not all(any(box_iou(box, other) >= _MATCH_IOU for other in seen) for box in boxes):
@@ -271,93 +189,6 @@ class _Comparison:
         return number
 
 
-def mean_of(values: Sequence[float]) -> float | None:
-    """Return the mean of what is finite, or None where nothing is."""
-    kept = [value for value in values if np.isfinite(value)]
-    return round(float(np.mean(kept)), 4) if kept else None
-
-
-def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
-    """Correlate expression over time, track by track, where the source moves at all; weight by length."""
-    weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for pairs in tracks.values():
-        source = expression_signals(np.stack([pair.source_blendshapes for pair in pairs]))
-        output = expression_signals(np.stack([pair.output_blendshapes for pair in pairs]))
-        for name, curve in source.items():
-            if curve.std() <= _MIN_SIGNAL_STD:
-                continue
-            # A face that does not move at all follows nothing: correlation 0.
-            still = output[name].std() < 1e-6
-            value = 0.0 if still else float(np.corrcoef(curve, output[name])[0, 1])
-            weighted[name].append((value, len(pairs)))
-    return {
-        name: round(sum(r * n for r, n in found) / sum(n for _, n in found), 3)
-        if (found := weighted.get(name))
-        else None
-        for name in SIGNAL_NAMES
-    }
-
-
-def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
-    results = []
-    for number, pairs in tracks.items():
-        adjacent = [
-            float(a.output_embedding @ b.output_embedding)
-            for a, b in pairwise(pairs)
-            if b.frame == a.frame + 1
-        ]
-        results.append(
-            {
-                "face": number,
-                "frames": len(pairs),
-                "sface_mean": mean_of([pair.similarity for pair in pairs]),
-                "dlib_mean": mean_of([pair.distance for pair in pairs]),
-                "adjacent_sface": mean_of(adjacent),
-                "adjacent_pairs": len(adjacent),
-            }
-        )
-    return results
-
-
-def _results(tally: Tally) -> dict[str, Any]:
-    pairs = tally.pairs
-    tracks: dict[int, list[FacePair]] = defaultdict(list)
-    for pair in pairs:
-        tracks[pair.face].append(pair)
-    by_track = _track_results(tracks)
-    known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
-    known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
-    steps = sum(track["adjacent_pairs"] for track in by_track)
-    adjacent = sum(
-        track["adjacent_sface"] * track["adjacent_pairs"] for track in by_track if track["adjacent_pairs"]
-    )
-    expression = [np.abs(pair.source_blendshapes - pair.output_blendshapes).mean() for pair in pairs]
-    strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
-    return {
-        "source_frames": tally.source_frames,
-        "output_frames": tally.output_frames,
-        "pts_errors": tally.pts_errors,
-        "face_frames": len(tally.face_frames),
-        "unchanged_frames": len(tally.unchanged),
-        "recognised_frames": len(known_sface | known_dlib),
-        "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
-        "faces_judged": tally.faces_judged,
-        "faces_lost": len(tally.hidden),
-        "stranger_share": mean_of([float(stranger) for stranger in strangers]),
-        "sface_mean": mean_of([pair.similarity for pair in pairs]),
-        "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
-        "dlib_mean": mean_of([pair.distance for pair in pairs]),
-        "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
-        "adjacent_sface": round(adjacent / steps, 4) if steps else None,
-        "nme": mean_of([pair.nme for pair in pairs]),
-        "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
-        "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
-        "blendshape_mae": mean_of([float(value) for value in expression]),
-        "correlation": expression_correlations(tracks),
-        "tracks": by_track,
-    }
-
-
 def evaluate_pair(
     source: Path, output: Path, models: ModelStore, stride: int = 1, workers: int = 2
 ) -> dict[str, Any]:
@@ -383,7 +214,7 @@ def evaluate_pair(
     """
     # Two neighbours out of every stride, so that adjacent frames can be compared.
     tally = compare_videos(source, output, models, lambda index, _: index % max(stride, 1) < 2, workers)
-    results = _results(tally)
+    results = results_of(tally)
     results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
     return results
 
@@ -432,6 +263,46 @@ def compare_videos(
                 progress(done, first.info.frame_count)
         tally.damaged = first.corrupt_packets > 0 or first.ended_early
     return tally
+
+
+def judge_again(
+    source: Path,
+    output: Path,
+    models: ModelStore,
+    wanted: Mapping[int, list[Float]],
+    workers: int = 2,
+    dlib: bool = True,
+) -> tuple[list[FacePair], list[HiddenFace]]:
+    """Compare further faces of two videos that were compared before.
+
+    Args:
+        source: the original.
+        output: what became of it.
+        models: where the models are.
+        wanted: boxes (4,) of the source's faces, by frame.
+        workers: threads.
+        dlib: use dlib's recogniser as well.
+
+    Raises:
+        InputError: a file is missing or no video.
+        ModelsError: a model, or dlib where asked for, is missing.
+    """
+    from vidanon.stages.decode import Decoder
+
+    comparison = _Comparison(models, lambda _, __: True, workers, dlib, None)
+    pairs: list[FacePair] = []
+    hidden: list[HiddenFace] = []
+    with Decoder(source) as first, Decoder(output) as second, ThreadPoolExecutor(workers) as pool:
+        last = max(wanted, default=-1)
+        frames = takewhile(lambda both: both[0].index <= last, _side_by_side(first, second, Tally()))
+        asked = (both for both in frames if both[0].index in wanted)
+        looks = ordered_map(
+            pool, lambda both: comparison.judge(*both, wanted[both[0].index]), asked, workers + 1
+        )
+        for seen, unseen in looks:
+            pairs += seen
+            hidden += unseen
+    return pairs, hidden
 
 
 def _side_by_side(first: Decoder, second: Decoder, tally: Tally) -> Iterator[tuple[Frame, Frame]]:

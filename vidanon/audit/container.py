@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from vidanon.audit.record import Check
-from vidanon.compare import Tally
 from vidanon.errors import InputError
 from vidanon.stages.fingerprint import audio_hashes
+from vidanon.tally import Tally
 
 
 def file_sha256(path: Path) -> str:

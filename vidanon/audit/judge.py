@@ -18,21 +18,15 @@ import numpy as np
 
 from vidanon.audit.container import compare_containers
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
+from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames
 from vidanon.audit.stability import adjacent_similarities, trajectory_correlation
 from vidanon.audit.watch import Watcher
-from vidanon.compare import (
-    MIN_FACE_PX,
-    FacePair,
-    HiddenFace,
-    Tally,
-    compare_videos,
-    expression_correlations,
-    mean_of,
-)
+from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
 from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.stages.landmark import box_iou
-from vidanon.types import Float, Plan, Track
+from vidanon.tally import FacePair, HiddenFace, Tally, expression_correlations, mean_of
+from vidanon.types import Float, Plan
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -43,6 +37,8 @@ MASK_DETAIL = 0.35
 """The mask leaves .05 to .3 of a face's detail, most on small ones; a blur of 4 % of the width .6."""
 _MATCH_IOU = 0.25
 _LISTED = 4
+Judged = tuple[list[FacePair], list[HiddenFace]]
+"""Faces that the output shows, and places where it shows none."""
 
 
 def fetch_recognisers(models: ModelStore) -> bool:
@@ -76,7 +72,8 @@ def audit(
         workers: threads.
         plan: what the result was made from; names tracks and bounds the work. None: faces are followed anew.
         obscured_at: frames in which a track was obscured, as the renderer says.
-        samples: pairs of neighbouring frames per track that the recognisers look at.
+        samples: frames per track that the recognisers look at, a third of them with its neighbour; as many
+            more where a track comes near the line between two people and one.
         progress: called with (frames done, frames stated).
 
     Raises:
@@ -89,9 +86,12 @@ def audit(
     tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
+    closer = tracks.closer(tally, numbered, obscured_at or {}, samples)
+    further = judge_again(source, output, models, closer, workers, dlib) if closer else ([], [])
+    again = tracks.sorted_by_track(*further)
     results = tuple(
-        _track_audit(number, pairs, hidden, tracks, tally.times_s, obscured_at, watcher)
-        for number, (pairs, hidden) in sorted(numbered.items())
+        _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)
+        for number, faces in sorted(numbered.items())
     )
     notes = () if plan is None else plan.notes
     if not dlib:
@@ -169,19 +169,40 @@ class _Tracks:
         }
         return {frame: boxes for frame, boxes in sorted(large.items()) if boxes}
 
-    def numbered(self, tally: Tally) -> dict[int, tuple[list[FacePair], list[HiddenFace]]]:
+    def numbered(self, tally: Tally) -> dict[int, Judged]:
         """Sort what was judged by track; without a plan, faces that follow one another are a track."""
-        result: dict[int, tuple[list[FacePair], list[HiddenFace]]] = defaultdict(lambda: ([], []))
+        result = self.sorted_by_track(tally.pairs, tally.hidden)
         for track in self.plan.tracks if self.plan else ():
-            result[track.id] = ([], [])
-        for pair in tally.pairs:
-            number = self.at(pair.frame, pair.box) if self.plan else pair.face
-            self._faces[pair.face] = number
-            result[number][0].append(pair)
-        for hidden in tally.hidden:
-            number = self.at(hidden.frame, hidden.box) if self.plan else hidden.face
-            result[number][1].append(hidden)
+            result.setdefault(track.id, ([], []))
+        for number, (pairs, _) in result.items():
+            self._faces |= {pair.face: number for pair in pairs}
         return result
+
+    def sorted_by_track(self, pairs: list[FacePair], hidden: list[HiddenFace]) -> dict[int, Judged]:
+        """Sort faces by track; without a plan, by the number of the followed face."""
+        result: dict[int, Judged] = defaultdict(lambda: ([], []))
+        for pair in pairs:
+            result[self.at(pair.frame, pair.box) if self.plan else pair.face][0].append(pair)
+        for face in hidden:
+            result[self.at(face.frame, face.box) if self.plan else face.face][1].append(face)
+        return result
+
+    def closer(
+        self, tally: Tally, numbered: dict[int, Judged], obscured_at: dict[int, list[int]], budget: int
+    ) -> dict[int, list[Float]]:
+        """Return the faces to be judged beside those that came near the line, boxes (4,) by frame.
+
+        Without a plan enough was judged already.
+        """
+        wanted: dict[int, list[Float]] = defaultdict(list)
+        for number, (pairs, _) in numbered.items() if self.plan else ():
+            masked = set(obscured_at.get(number, ()))
+            nearness = {p.frame: -1.0 if _is_masked(p, masked) else nearness_of(p) for p in pairs}
+            for frame in closer_frames(nearness, budget):
+                boxes = [box for box in tally.boxes.get(frame, ()) if self.at(frame, box) == number]
+                if boxes and not any(self._left(frame, box) for box in boxes):
+                    wanted[frame] += boxes
+        return dict(wanted)
 
     def rename(self, by_face: dict[int, bytes]) -> dict[int, bytes]:
         """Turn numbers of followed faces into numbers of tracks; faces outside the plan are left out."""
@@ -190,25 +211,20 @@ class _Tracks:
         return named
 
 
-def sampled_frames(track: Track, samples: int) -> set[int]:
-    """Return evenly spaced pairs of neighbouring frames, both ends among them."""
-    starts = np.unique(np.linspace(track.start, max(track.end - 2, track.start), samples).round().astype(int))
-    return {int(start) + step for start in starts for step in (0, 1)}
-
-
 def _track_audit(
     number: int,
-    pairs: list[FacePair],
-    hidden: list[HiddenFace],
+    faces: Judged,
+    again: Judged,
     tracks: _Tracks,
     times_s: list[float],
     obscured_at: dict[int, list[int]] | None,
     watcher: Watcher,
 ) -> TrackAudit:
     masked = set((obscured_at or {}).get(number, ()))
+    pairs = faces[0]  # figures come from frames that were not picked for what they show
     samples = sorted(
-        [_seen(pair, times_s, masked) for pair in pairs]
-        + [_unseen(face, times_s, masked) for face in hidden],
+        [_seen(pair, times_s, masked) for pair in [*pairs, *again[0]]]
+        + [_unseen(face, times_s, masked) for face in [*faces[1], *again[1]]],
         key=lambda sample: sample.frame,
     )
     planned = next((t for t in tracks.plan.tracks if t.id == number), None) if tracks.plan else None
@@ -237,9 +253,7 @@ def _seen(pair: FacePair, times_s: list[float], masked: set[int]) -> Sample:
     return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, shown, known)
 
 
-def _beside(
-    numbered: dict[int, tuple[list[FacePair], list[HiddenFace]]], obscured_at: dict[int, list[int]]
-) -> dict[int, list[Float]]:
+def _beside(numbered: dict[int, Judged], obscured_at: dict[int, list[int]]) -> dict[int, list[Float]]:
     """Return the boxes of recognised faces that a track should have hidden but missed, by frame."""
     boxes: dict[int, list[Float]] = defaultdict(list)
     for number, (pairs, _) in numbered.items():
@@ -312,7 +326,7 @@ def _totals(pairs: dict[int, list[FacePair]], results: tuple[TrackAudit, ...]) -
 
 def _coverage(leaks: dict[int, list[Float]], tally: Tally) -> Check:
     if not leaks:
-        return Check("coverage", True, f"no original face in {len(tally.face_frames)} frames with faces")
+        return Check("coverage", True, f"no original face in {len(tally.boxes)} frames with faces")
     moments = ", ".join(clock(tally.times_s[frame]) for frame in list(leaks)[:_LISTED])
     more = ", ..." if len(leaks) > _LISTED else ""
     return Check("coverage", False, f"an original face is left in {len(leaks)} frames (at {moments}{more})")

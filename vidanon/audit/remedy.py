@@ -111,7 +111,9 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
         passing = [s.frame for s in result.samples if not s.recognised_by]
         start = max((frame + 1 for frame in passing if frame < failing.frame), default=track.start)
         end = min((frame for frame in passing if frame > failing.frame), default=track.end)
-        better = obscured(better, range(start, end))
+        # Where the samples lie close together, a mask of a few frames would only flash.
+        first, last = failing.frame - LEAK_MARGIN_FRAMES, failing.frame + LEAK_MARGIN_FRAMES
+        better = obscured(better, range(min(start, first), max(end, last + 1)))
     return whole if better is track else better
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidanon.compare import FacePair
+from vidanon.tally import FacePair
 from vidanon.types import Float, UInt8
 
 PATCH_PX = 128

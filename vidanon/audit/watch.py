@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from vidanon.audit.stability import flicker
-from vidanon.compare import FacePair
+from vidanon.tally import FacePair
 from vidanon.types import Float, Frame, UInt8
 
 THUMBNAIL_PX = 96

@@ -1,0 +1,187 @@
+"""What one comparison of a result with its source found, and the figures that follow from it.
+
+Numbers only; no picture, landmark or embedding leaves memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.measures import SIGNAL_NAMES, expression_signals
+from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.types import Float
+
+_MIN_SIGNAL_STD = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class FacePair:
+    """One source face and what the output shows in its place, in one frame.
+
+    Attributes:
+        frame: index.
+        face: number of the face, the same while it is followed from frame to frame.
+        similarity: SFace cosine between source and output.
+        distance: dlib distance between source and output; NaN without dlib.
+        nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
+        pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
+        source_blendshapes, output_blendshapes: float32 (52,).
+        output_embedding: float32 (128,), SFace.
+        box: float32 (4,), the source face.
+        detail: see :func:`vidanon.measures.detail_left`.
+        source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
+    """
+
+    frame: int
+    face: int
+    similarity: float
+    distance: float
+    nme: float
+    pose_error_deg: float
+    source_blendshapes: Float
+    output_blendshapes: Float
+    output_embedding: Float
+    box: Float
+    detail: float
+    source_landmarks: Float
+    output_landmarks: Float
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenFace:
+    """One source face where the output shows none.
+
+    Attributes:
+        frame: index.
+        face: number of the face, as in :class:`FacePair`.
+        box: float32 (4,), the source face.
+        similarity: SFace cosine of source and output, both cut at the source's landmarks.
+    """
+
+    frame: int
+    face: int
+    box: Float
+    similarity: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one comparison, and the faces behind the means.
+
+    Attributes:
+        source_frames, output_frames: decoded pictures.
+        pts_errors: frames whose time moved by more than 2 ms.
+        times_s: of the source's frames, from the first one, seconds.
+        damaged: whether parts of the source could not be read.
+        boxes: of the source's faces of at least 20 px, float32 (4,) each, by frame.
+        unchanged: boxes of source faces whose pixels are still there, by frame.
+        faces_judged: source faces that were looked for in the output.
+        pairs: those that were found.
+        hidden: those that were not.
+    """
+
+    source_frames: int = 0
+    output_frames: int = 0
+    pts_errors: int = 0
+    times_s: list[float] = field(default_factory=list)
+    damaged: bool = False
+    boxes: dict[int, list[Float]] = field(default_factory=dict)
+    unchanged: dict[int, list[Float]] = field(default_factory=dict)
+    faces_judged: int = 0
+    pairs: list[FacePair] = field(default_factory=list)
+    hidden: list[HiddenFace] = field(default_factory=list)
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """Return the mean of what is finite, or None where nothing is."""
+    kept = [value for value in values if np.isfinite(value)]
+    return round(float(np.mean(kept)), 4) if kept else None
+
+
+def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
+    """Correlate expression over time, track by track, where the source moves at all; weight by length."""
+    weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for pairs in tracks.values():
+        source = expression_signals(np.stack([pair.source_blendshapes for pair in pairs]))
+        output = expression_signals(np.stack([pair.output_blendshapes for pair in pairs]))
+        for name, curve in source.items():
+            if curve.std() <= _MIN_SIGNAL_STD:
+                continue
+            # A face that does not move at all follows nothing: correlation 0.
+            still = output[name].std() < 1e-6
+            value = 0.0 if still else float(np.corrcoef(curve, output[name])[0, 1])
+            weighted[name].append((value, len(pairs)))
+    return {
+        name: round(sum(r * n for r, n in found) / sum(n for _, n in found), 3)
+        if (found := weighted.get(name))
+        else None
+        for name in SIGNAL_NAMES
+    }
+
+
+def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
+    results = []
+    for number, pairs in tracks.items():
+        adjacent = [
+            float(a.output_embedding @ b.output_embedding)
+            for a, b in pairwise(pairs)
+            if b.frame == a.frame + 1
+        ]
+        results.append(
+            {
+                "face": number,
+                "frames": len(pairs),
+                "sface_mean": mean_of([pair.similarity for pair in pairs]),
+                "dlib_mean": mean_of([pair.distance for pair in pairs]),
+                "adjacent_sface": mean_of(adjacent),
+                "adjacent_pairs": len(adjacent),
+            }
+        )
+    return results
+
+
+def results_of(tally: Tally) -> dict[str, Any]:
+    """Return what ``evaluate_pair`` reports of one comparison, by name."""
+    pairs = tally.pairs
+    tracks: dict[int, list[FacePair]] = defaultdict(list)
+    for pair in pairs:
+        tracks[pair.face].append(pair)
+    by_track = _track_results(tracks)
+    known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
+    known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
+    steps = sum(track["adjacent_pairs"] for track in by_track)
+    adjacent = sum(
+        track["adjacent_sface"] * track["adjacent_pairs"] for track in by_track if track["adjacent_pairs"]
+    )
+    expression = [np.abs(pair.source_blendshapes - pair.output_blendshapes).mean() for pair in pairs]
+    strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
+    return {
+        "source_frames": tally.source_frames,
+        "output_frames": tally.output_frames,
+        "pts_errors": tally.pts_errors,
+        "face_frames": len(tally.boxes),
+        "unchanged_frames": len(tally.unchanged),
+        "recognised_frames": len(known_sface | known_dlib),
+        "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
+        "faces_judged": tally.faces_judged,
+        "faces_lost": len(tally.hidden),
+        "stranger_share": mean_of([float(stranger) for stranger in strangers]),
+        "sface_mean": mean_of([pair.similarity for pair in pairs]),
+        "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
+        "dlib_mean": mean_of([pair.distance for pair in pairs]),
+        "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
+        "adjacent_sface": round(adjacent / steps, 4) if steps else None,
+        "nme": mean_of([pair.nme for pair in pairs]),
+        "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
+        "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
+        "blendshape_mae": mean_of([float(value) for value in expression]),
+        "correlation": expression_correlations(tracks),
+        "tracks": by_track,
+    }

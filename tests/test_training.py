@@ -18,12 +18,14 @@ from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.mapper import AttributeMapper, gaze_offsets, load_attribute_mapper
 from vidanon.training import readers
 from vidanon.training.augment import attribute_crop
+from vidanon.training.ceiling import descend
 from vidanon.training.config import (
     Losses,
     TrainConfig,
     load_config,
     training_folder,
 )
+from vidanon.training.data import FaceReader, load_samples
 from vidanon.training.feed import Feeder
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
 from vidanon.training.run import Run
@@ -226,6 +228,19 @@ def test_the_reader_reads_what_the_frozen_networks_read(finished: Path) -> None:
     assert float((seen.gaze - truth.gaze).abs().mean()) < 0.4
     result.flat().sum().backward()
     assert w.grad is not None and float(w.grad.abs().sum()) > 0
+
+
+def test_a_descent_on_w_brings_a_face_nearer_to_another_identity(finished: Path) -> None:
+    models = ModelStore()
+    run = _run(finished, load_config(finished.parent / "tiny.toml"))
+    samples = load_samples(run.folder.data("drawn"), 3)
+    spread = run.spread.mean.numpy(), run.spread.std.numpy()
+    wanted = samples.embeddings[1:2]
+    before, after = descend(samples.w[:1], samples, wanted, spread, models, (0, 4))
+    np.testing.assert_allclose(before, samples.w[:1], atol=1e-4)
+    reader = FaceReader(models, 1)
+    likeness = [float(reader.read(w[0]).embeddings[0] @ wanted[0]) for w in (before, after)]
+    assert likeness[1] > likeness[0] + 0.02
 
 
 @settings(max_examples=20)

@@ -45,7 +45,8 @@ from vidanon.stages.landmark import Landmarker
 from vidanon.stages.stills import STILL_SUFFIXES
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.workers import ordered_map
-from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource
+from vidanon.training.ceiling import MIN_SAMPLES, descend
+from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource, Samples
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ REFERENCE_DRAWS = 8192
 PEOPLE = 50
 ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
+CEILING_FACES = 12
+CEILING_STOPS = (0, 10, 30, 80)
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
 _KEY = b"figures by apparent group"
 
@@ -112,6 +115,10 @@ class Bench:
             self._dlib(picture, landmarks),
             self._pose(landmarks, PICTURE_PX, PICTURE_PX),
         )
+
+    def picture(self, w: Float) -> UInt8:
+        """Generate w (512,): uint8 RGB (256, 256, 3)."""
+        return self._reader.picture(w)
 
     def subject(self, w: Float) -> Subject | None:
         """Make the subject of a latent (512,)."""
@@ -183,6 +190,56 @@ def real_subjects(images: Iterable[tuple[str, UInt8]], bench: Bench, models: Mod
         seen = bench.see(np.asarray(np.clip(aligned.round(), 0, 255), np.uint8))
         if seen is not None:
             yield Subject(name, seen, crop_face(image, crop_from_picture))
+
+
+def ceiling(
+    subjects: list[Subject], made: Float, latents: LatentSource, bench: Bench, models: ModelStore
+) -> list[dict[str, Any]]:
+    """Return the ``cross`` figures of a few pairs after a descent on w from what the mapper made of them.
+
+    Args:
+        subjects: as given to :func:`both_figures` with a shift of 1.
+        made: the latents that it returned.
+        latents: gives the spread of w.
+        bench: reads the results.
+        models: where the networks are.
+    """
+    few = min(CEILING_FACES, len(subjects) - 1)
+    sources, others = subjects[:few], subjects[1 : few + 1]
+    bar = tqdm(total=CEILING_STOPS[-1], desc="descent on w", unit="step", disable=None)
+    found = descend(
+        made[:few],
+        _samples(subjects),
+        np.stack([subject.seen.sface for subject in others]),
+        (latents.mean, latents.std),
+        models,
+        CEILING_STOPS,
+        progress=lambda done: bar.update(done - bar.n),
+    )
+    rows = []
+    for steps, w in zip(CEILING_STOPS, found, strict=True):
+        seen = [bench.see(bench.picture(x)) for x in w]
+        kept = [(a.seen, b.seen, o) for a, b, o in zip(sources, others, seen, strict=True) if o is not None]
+        figures = cross_figures(*(list(column) for column in zip(*kept, strict=True)))
+        rows.append({"steps": steps, "faces": len(kept)} | figures)
+    return rows
+
+
+def _samples(subjects: list[Subject]) -> Samples:
+    """Put generated subjects together as training keeps them."""
+    pictures = [
+        cv2.resize(subject.seen.picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
+        for subject in subjects
+    ]
+    return Samples(
+        np.stack([subject.w for subject in subjects if subject.w is not None]),
+        np.stack(pictures).astype(np.uint8),
+        np.stack([subject.seen.sface for subject in subjects]),
+        np.stack(
+            [(subject.seen.landmarks + np.float32(0.5)) / np.float32(PICTURE_PX) for subject in subjects]
+        ),
+        np.stack([subject.seen.blendshapes for subject in subjects]),
+    )
 
 
 def both_figures(
@@ -279,6 +336,7 @@ def evaluate_mapper(
     samples: int = 256,
     seed: int = HELD_OUT_SEED,
     workers: int = 2,
+    with_ceiling: bool = False,
 ) -> dict[str, Any]:
     """Measure an attribute mapper.
 
@@ -290,11 +348,12 @@ def evaluate_mapper(
         samples: number of generated faces, and at most so many real ones, evenly taken.
         seed: of the generated faces; not one that training used.
         workers: threads.
+        with_ceiling: show what a descent on w reaches on the same faces (minutes; at least 128 samples).
 
     Returns:
         ``generated`` and (with ``faces``) ``real``: ``cross`` and ``same`` figures, see
         :mod:`vidanon.figures`; ``w``: distance to the generator's latents; ``diversity``; ``speed``;
-        ``groups``; ``bars``: the verdicts. Numbers only.
+        ``groups``; ``ceiling``; ``bars``: the verdicts. Numbers only.
 
     Raises:
         InputError: fewer than two faces were found.
@@ -311,6 +370,8 @@ def evaluate_mapper(
         raise InputError(
             f"only {len(subjects)} of {samples} generated faces were found; ask for more samples"
         )
+    if with_ceiling and len(subjects) < MIN_SAMPLES:
+        raise InputError(f"{len(subjects)} faces do not show a ceiling; ask for --samples {2 * MIN_SAMPLES}")
     generated, made = both_figures(subjects, bench, 1, "generated")
     held_out = np.stack([subject.w for subject in subjects if subject.w is not None])
     results: dict[str, Any] = {
@@ -324,6 +385,8 @@ def evaluate_mapper(
         "diversity": diversity(subjects, bench, seed),
         "speed": {"ms_per_face": bench.ms_per_face(subjects[0]), "calls": TIMED_CALLS},
     }
+    if with_ceiling:
+        results["ceiling"] = ceiling(subjects, made, latents, bench, models)
     if faces is not None:
         results |= _real_figures(faces, bench, models, samples)
     return results | {"bars": judge(results, MAPPER_BARS)}
@@ -338,66 +401,3 @@ def _real_figures(faces: Path, bench: Bench, models: ModelStore, most: int) -> d
     real, _ = both_figures(subjects, bench, len(subjects) // 2, "real")
     groups = by_group(subjects, bench)
     return {"real": real | {"faces": len(subjects)}} | ({"groups": groups} if groups else {})
-
-
-_ROWS = (
-    ("SFace to identity source", "cross.sface_identity"),
-    ("SFace to attribute source", "cross.sface_attributes"),
-    ("SFace of unrelated faces", "cross.sface_unrelated"),
-    ("SFace TPR at FAR 1e-3, identity", "cross.sface_tpr_identity"),
-    ("SFace TPR at FAR 1e-3, attributes", "cross.sface_tpr_attributes"),
-    ("dlib distance to identity source", "cross.dlib_identity"),
-    ("dlib distance to attribute source", "cross.dlib_attributes"),
-    ("dlib distance of unrelated faces", "cross.dlib_unrelated"),
-    ("dlib TPR at FAR 1e-3, identity", "cross.dlib_tpr_identity"),
-    ("dlib TPR at FAR 1e-3, attributes", "cross.dlib_tpr_attributes"),
-    ("landmark NME", "cross.nme"),
-    ("landmarks kept (share of variance)", "cross.landmarks_kept"),
-    ("head pose, degrees", "cross.pose_error_deg"),
-    ("blendshape MAE", "cross.blendshape_mae"),
-    ("blendshapes kept (share of variance)", "cross.blendshapes_kept"),
-    ("eyeBlink, correlation over faces", "cross.correlation.blink"),
-    ("jawOpen", "cross.correlation.jawOpen"),
-    ("mouthSmile", "cross.correlation.mouthSmile"),
-    ("browInnerUp", "cross.correlation.browInnerUp"),
-    ("gaze, horizontal", "cross.correlation.gaze_x"),
-    ("gaze, vertical", "cross.correlation.gaze_y"),
-    ("same identity: SFace", "same.sface_identity"),
-    ("same identity: dlib distance", "same.dlib_identity"),
-    ("same identity: PSNR, dB", "same.psnr_db"),
-    ("same identity: MS-SSIM", "same.ms_ssim"),
-)
-
-
-def format_results(results: dict[str, Any]) -> str:
-    """Return the figures of :func:`evaluate_mapper` as text tables, the bars last."""
-    from vidanon.bars import format_verdicts, look_up
-
-    sets = [name for name in ("generated", "real") if name in results]
-    lines = [f"{'':<38}" + "".join(f"{name:>11}" for name in sets)]
-    for title, key in _ROWS:
-        values = [look_up(results[name], key) for name in sets]
-        lines.append(f"{title:<38}" + "".join(f"{'-' if v is None else f'{v:.3f}':>11}" for v in values))
-    for title, key in (
-        ("w: squared Mahalanobis over 512", "w.mahalanobis"),
-        ("   of held-out draws", "w.mahalanobis_drawn"),
-        ("50 identities, mean SFace", "diversity.sface_mean"),
-        ("50 identities, closest pair", "diversity.sface_closest"),
-        ("encoder and mapper, ms per face", "speed.ms_per_face"),
-    ):
-        lines.append(f"{title:<38}{look_up(results, key):>11.3f}")
-    if "groups" in results:
-        lines += ["", _group_table(results["groups"])]
-    return "\n".join([*lines, "", format_verdicts(results["bars"])])
-
-
-def _group_table(groups: dict[str, dict[str, Any]]) -> str:
-    names = list(next(iter(groups.values())))
-    lines = [f"{'apparent group':<15}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in names)]
-    for group, row in groups.items():
-        cells = (
-            f"{row[n]:>{max(len(n), 6) + 2}}" if n == "faces" else f"{row[n]:>{max(len(n), 6) + 2}.3f}"
-            for n in names
-        )
-        lines.append(f"{group:<15}" + "".join(cells))
-    return "\n".join(lines)

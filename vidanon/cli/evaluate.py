@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,9 @@ _FILE = click.Path(path_type=Path)
     "--samples", type=click.IntRange(4), default=256, show_default=True, help="With --mapper: faces to draw."
 )
 @click.option("--seed", type=click.IntRange(0), help="With --mapper: of the faces drawn.")
+@click.option(
+    "--ceiling", is_flag=True, help="With --mapper: also what a descent on w reaches (128 samples or more)."
+)
 @click.option("--json", "results_file", type=_FILE, help="Where the numbers go (default: evaluation.json).")
 @with_settings
 def evaluate(
@@ -49,6 +52,7 @@ def evaluate(
     faces: Path | None,
     samples: int,
     seed: int | None,
+    ceiling: bool,
     results_file: Path | None,
     settings: Settings,
     quiet: bool,
@@ -65,8 +69,16 @@ def evaluate(
     for name in names_in("pipeline", "measure"):
         models.fetch(name)
     if clips is None:
-        target = results_file or Path("evaluation.json")
-        _measure_mapper(models, mapper or "", faces, samples, seed, settings.runtime.workers, target)
+        _measure_mapper(
+            models,
+            results_file or Path("evaluation.json"),
+            weights=Path(mapper) if mapper else None,
+            faces=faces,
+            samples=samples,
+            workers=settings.runtime.workers,
+            with_ceiling=ceiling,
+            **({} if seed is None else {"seed": seed}),
+        )
         return
     from vidanon.evaluate import ClipOptions, evaluate_clips
 
@@ -76,22 +88,13 @@ def evaluate(
     evaluate_clips(clips, only, models, settings, options, results_file)
 
 
-def _measure_mapper(
-    models: ModelStore,
-    mapper: str,
-    faces: Path | None,
-    samples: int,
-    seed: int | None,
-    workers: int,
-    target: Path,
-) -> None:
+def _measure_mapper(models: ModelStore, target: Path, **options: Any) -> None:
     import json
 
-    from vidanon.evaluate_mapper import HELD_OUT_SEED, evaluate_mapper, format_results
+    from vidanon.evaluate_mapper import evaluate_mapper
+    from vidanon.mapper_tables import format_results
 
-    weights = Path(mapper) if mapper else None
-    drawn_with = HELD_OUT_SEED if seed is None else seed
-    results = evaluate_mapper(models, weights, faces, samples, drawn_with, workers)
+    results = evaluate_mapper(models, **options)
     target.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     click.echo(format_results(results))
     click.echo(f"all numbers: {target}")

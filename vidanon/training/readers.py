@@ -17,6 +17,7 @@ from vidanon.networks.torch_graph import TorchGraph
 from vidanon.stages.landmark import BLENDSHAPE_IDS, square_around
 from vidanon.stages.landmark import CROP_PX as MESH_PX
 from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX
+from vidanon.training.precision import quick_precision
 from vidanon.training.traits import Traits, TraitSpace, thumbnails
 from vidanon.types import LANDMARK_COUNT
 
@@ -44,7 +45,7 @@ class GeneratorReader(nn.Module):
 
     def forward(self, w: Tensor) -> tuple[Traits, Tensor]:
         """Map w (n, 512) to traits and pictures (n, 3, 128, 128), about [-1, 1]."""
-        with torch.autocast(w.device.type, torch.bfloat16):
+        with quick_precision(w.device.type):
             picture = cast(Tensor, self.generator(w))
         picture = picture.float()
         levels = (picture.clamp(-1, 1) + 1) / 2

@@ -32,6 +32,7 @@ from vidanon.training.config import DataConfig
 from vidanon.training.data import Samples, load_samples
 from vidanon.training.occluders import add_occluder
 from vidanon.training.parts import ClusterMap, fit_clusters, label_picture, name_clusters
+from vidanon.training.precision import quick_precision
 from vidanon.types import Float, UInt8
 
 CLUSTER_SAMPLES = 60
@@ -188,7 +189,7 @@ class Trainer:
             group["lr"] = rate
         self.module.train()
         weighted = truth * self._weights[:, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_precision("cpu"):
             logits = self.module(crops.contiguous(memory_format=torch.channels_last)).float()
         loss = -(weighted * functional.log_softmax(logits, 1)).sum(1).mean()
         self.optimiser.zero_grad()

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vidanon.networks.mapper import W_SIZE
 from vidanon.training.config import SurrogateConfig
+from vidanon.training.precision import quick_precision
 from vidanon.training.traits import TRAITS_SIZE, Traits, split
 
 WEIGHT_AVERAGE = 0.998
@@ -96,7 +97,7 @@ def train_surrogate(
         rows = torch.from_numpy(random.integers(0, len(w), config.batch))
         for group in optimiser.param_groups:
             group["lr"] = config.rate * schedule(step / config.steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quick_precision("cpu"):
             flat = network.flat(w[rows])
         loss = surrogate_loss(flat.float(), truth[rows])
         optimiser.zero_grad(set_to_none=True)

@@ -22,6 +22,7 @@ from vidanon.networks.weights import take_weights
 from vidanon.training.config import Stage, TrainConfig
 from vidanon.training.feed import Feeder, Inputs
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
+from vidanon.training.precision import quick_precision
 from vidanon.training.surrogate import average_weights, schedule
 from vidanon.training.traits import Traits, TraitSpace
 
@@ -61,7 +62,7 @@ class Trainer:
         self.spread = Spread(spread.mean.to(device), spread.std.to(device))
         self.model = AttributeMapper()
         self._take_units(space, spread)
-        # Convolutions on a CPU run faster with channels last and in bfloat16.
+        # Convolutions on a CPU run faster with channels last.
         self.model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True)
         self.discriminator = Discriminator().to(device)
@@ -115,7 +116,7 @@ class Trainer:
             group["lr"] = stage.rate * share
         batch = inputs.batch.to(self.device)
         crops = inputs.crop.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device, torch.bfloat16):
+        with quick_precision(self.device):
             codes = self.model.attributes(crops)
         w = self.model.mapper(batch.identity, codes.float(), inputs.expression.to(self.device))
         white = self.spread.whiten(w)

@@ -156,20 +156,21 @@ class _Comparison:
         a, b = face.landmarks, shown.landmarks
         assert a is not None and b is not None
         assert face.blendshapes is not None and shown.blendshapes is not None
-        embedding = self._sface(output, b)
+        before, after = self._sface(source.image, a), self._sface(output, b)
         turn_a, turn_b = (self._pose(points, output.shape[1], output.shape[0]) for points in (a, b))
         frontal = angle_deg(turn_a, np.eye(3, dtype=np.float32)) <= FRONTAL_DEG
         eyes = a[list(_EYE_CORNER_IDS)]
         return FacePair(
             frame=source.index,
             face=-1,
-            similarity=float(self._sface(source.image, a) @ embedding),
+            similarity=float(before @ after),
             distance=np.nan if self._dlib is None else self._dlib.distance((source.image, a), (output, b)),
             nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
             source_blendshapes=face.blendshapes,
             output_blendshapes=shown.blendshapes,
-            output_embedding=embedding,
+            source_embedding=before,
+            output_embedding=after,
             box=face.box,
             detail=detail_left(source.image, output, a),
             source_landmarks=a,
@@ -205,6 +206,7 @@ def evaluate_pair(
     Returns:
         Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
         ``recognised_frames``: SFace or dlib takes source and output for one person. ``leak_frames``: either.
+        ``adjacent_sface``: of the output with itself one frame later; ``..._source``: likewise of the source.
         ``stranger_share``: share of judged faces that both recognisers call a stranger. Means are None where
         nothing could be measured.
 

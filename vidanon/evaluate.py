@@ -242,6 +242,7 @@ _COLUMNS = (
     ("dlib", "dlib_mean"),
     ("worst", "dlib_worst"),
     ("adjacent", "adjacent_sface"),
+    ("source's", "adjacent_sface_source"),
     ("NME", "nme"),
     ("pose", "pose_error_deg"),
     ("MAE", "blendshape_mae"),

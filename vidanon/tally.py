@@ -33,7 +33,7 @@ class FacePair:
         nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source_blendshapes, output_blendshapes: float32 (52,).
-        output_embedding: float32 (128,), SFace.
+        source_embedding, output_embedding: float32 (128,), SFace.
         box: float32 (4,), the source face.
         detail: see :func:`vidanon.measures.detail_left`.
         source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
@@ -47,6 +47,7 @@ class FacePair:
     pose_error_deg: float
     source_blendshapes: Float
     output_blendshapes: Float
+    source_embedding: Float
     output_embedding: Float
     box: Float
     detail: float
@@ -105,6 +106,16 @@ def mean_of(values: Sequence[float]) -> float | None:
     return round(float(np.mean(kept)), 4) if kept else None
 
 
+def adjacent_similarities(pairs: Sequence[FacePair], of: str = "output_embedding") -> list[float]:
+    """Return the SFace cosine of a face with itself one frame later, wherever both were judged.
+
+    Args:
+        pairs: of one face, in order.
+        of: which side; ``source_embedding`` shows how far the recogniser itself is steady on this face.
+    """
+    return [float(getattr(a, of) @ getattr(b, of)) for a, b in pairwise(pairs) if b.frame == a.frame + 1]
+
+
 def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
     """Correlate expression over time, track by track, where the source moves at all; weight by length."""
     weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -129,11 +140,7 @@ def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, floa
 def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
     results = []
     for number, pairs in tracks.items():
-        adjacent = [
-            float(a.output_embedding @ b.output_embedding)
-            for a, b in pairwise(pairs)
-            if b.frame == a.frame + 1
-        ]
+        adjacent = adjacent_similarities(pairs)
         results.append(
             {
                 "face": number,
@@ -141,10 +148,18 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
                 "sface_mean": mean_of([pair.similarity for pair in pairs]),
                 "dlib_mean": mean_of([pair.distance for pair in pairs]),
                 "adjacent_sface": mean_of(adjacent),
+                "adjacent_sface_source": mean_of(adjacent_similarities(pairs, "source_embedding")),
                 "adjacent_pairs": len(adjacent),
             }
         )
     return results
+
+
+def _by_pairs(tracks: list[dict[str, Any]], name: str) -> float | None:
+    """Average a figure over tracks by their numbers of adjacent frames."""
+    found = [(track[name], track["adjacent_pairs"]) for track in tracks if track["adjacent_pairs"]]
+    total = sum(count for _, count in found)
+    return round(sum(value * count for value, count in found) / total, 4) if total else None
 
 
 def results_of(tally: Tally) -> dict[str, Any]:
@@ -156,10 +171,6 @@ def results_of(tally: Tally) -> dict[str, Any]:
     by_track = _track_results(tracks)
     known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
     known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
-    steps = sum(track["adjacent_pairs"] for track in by_track)
-    adjacent = sum(
-        track["adjacent_sface"] * track["adjacent_pairs"] for track in by_track if track["adjacent_pairs"]
-    )
     expression = [np.abs(pair.source_blendshapes - pair.output_blendshapes).mean() for pair in pairs]
     strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
     return {
@@ -177,7 +188,8 @@ def results_of(tally: Tally) -> dict[str, Any]:
         "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
         "dlib_mean": mean_of([pair.distance for pair in pairs]),
         "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
-        "adjacent_sface": round(adjacent / steps, 4) if steps else None,
+        "adjacent_sface": _by_pairs(by_track, "adjacent_sface"),
+        "adjacent_sface_source": _by_pairs(by_track, "adjacent_sface_source"),
         "nme": mean_of([pair.nme for pair in pairs]),
         "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
         "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),

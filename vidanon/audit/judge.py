@@ -19,13 +19,13 @@ import numpy as np
 from vidanon.audit.container import compare_containers
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
 from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames
-from vidanon.audit.stability import adjacent_similarities, trajectory_correlation
+from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
 from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.stages.landmark import box_iou
-from vidanon.tally import FacePair, HiddenFace, Tally, expression_correlations, mean_of
+from vidanon.tally import FacePair, HiddenFace, Tally, adjacent_similarities, expression_correlations, mean_of
 from vidanon.types import Float, Plan
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -43,13 +42,6 @@ def _patch(image: UInt8, box: Float) -> UInt8:
     patch_from_frame = np.array([[scale[0], 0, -scale[0] * box[0]], [0, scale[1], -scale[1] * box[1]]])
     patch = cv2.warpAffine(image, patch_from_frame, (PATCH_PX, PATCH_PX), borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def adjacent_similarities(pairs: Sequence[FacePair]) -> list[float]:
-    """Return the SFace cosine of the output with itself one frame later, wherever both were judged."""
-    return [
-        float(a.output_embedding @ b.output_embedding) for a, b in pairwise(pairs) if b.frame == a.frame + 1
-    ]
 
 
 def trajectory_correlation(pairs: Sequence[FacePair]) -> float | None:

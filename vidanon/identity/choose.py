@@ -29,13 +29,15 @@ MIN_KEY_BYTES = 16
 SOURCE_LIMITS = (0.0, 0.06, 0.12, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
-DRAW_FROM = (12, 32)
+DRAW_FROM = (12, 48)
 """So many faces are in the draw at least and at most: of few, two keys would often give the same one."""
+AMONG_LIMIT = 0.45
+"""No two faces in the draw are more alike: else one key's face would lead to another key's."""
 COST_SLACK = 1.5
 """Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
 SPARES = 7
 """Other faces that a person may get when the first is refused."""
-ENOUGH = 24
+ENOUGH = 100
 """A source limit that leaves fewer gives way to the next."""
 
 NEAR_AGE_YEARS = 8.0
@@ -165,9 +167,15 @@ def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> n
     """Return the permitted rows that are in the draw."""
     least, most = DRAW_FROM
     cost = _cost(bank, profile)[permitted]
-    order = np.argsort(cost, kind="stable")[:most]
-    limit = cost[order[:least]][-1:] + COST_SLACK
-    return permitted[order[cost[order] <= limit]]
+    vectors = bank.embeddings[permitted]
+    kept: list[int] = []
+    for row in np.argsort(cost, kind="stable"):
+        beyond = len(kept) >= least and cost[row] > cost[kept[least - 1]] + COST_SLACK
+        if beyond or len(kept) == most:
+            break
+        if (vectors[kept] @ vectors[row] < AMONG_LIMIT).all():
+            kept.append(int(row))
+    return permitted[kept]
 
 
 def _cost(bank: Bank, profile: Profile) -> Float:

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidanon.audit import loop
-from vidanon.audit.judge import MASK_DETAIL
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
 from vidanon.audit.remedy import obscured, remedy
@@ -27,7 +26,7 @@ from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import detail_left, is_unchanged
+from vidanon.measures import MASK_DETAIL, detail_left, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
@@ -210,9 +209,9 @@ def test_samples_are_bounded_and_hold_both_ends(start: int, count: int, samples:
 
 def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> None:
     nearness = {0: -2.0, 10: 0.2, 20: -1.0, 30: -3.0, 40: 0.9, 41: -1.0}
-    around = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 31, 33, 35, 37, 39]
+    around = [*range(1, 10), *range(11, 20), *range(31, 40)]
     assert closer_frames(nearness, budget=40) == around
-    assert closer_frames(nearness, budget=5) == around[-5:], "first beside the nearest"
+    assert closer_frames(nearness, budget=5) == [31, 32, 33, 34, 35], "first beside the nearest"
     assert closer_frames({0: -1.0, 50: -0.1}, budget=40) == []
 
 

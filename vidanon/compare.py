@@ -207,6 +207,7 @@ def evaluate_pair(
         Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
         ``recognised_frames``: SFace or dlib takes source and output for one person. ``leak_frames``: either.
         ``adjacent_sface``: of the output with itself one frame later; ``..._source``: likewise of the source.
+        ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.
         ``stranger_share``: share of judged faces that both recognisers call a stranger. Means are None where
         nothing could be measured.
 

@@ -118,7 +118,7 @@ class AuditSettings(_Section):
 
     enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
     rounds: int = _option(5, "how often a result that is not safe is made again", 0, 10)
-    samples: int = _option(32, "frames per track that recognisers look at, twice as many if need be", 2, 1000)
+    samples: int = _option(32, "frames per track that recognisers look at, up to thrice in doubt", 2, 1000)
 
 
 @dataclass(frozen=True, slots=True)

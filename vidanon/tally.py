@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import SIGNAL_NAMES, expression_signals
+from vidanon.measures import MASK_DETAIL, SIGNAL_NAMES, expression_signals
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.types import Float
 
@@ -164,7 +164,8 @@ def _by_pairs(tracks: list[dict[str, Any]], name: str) -> float | None:
 
 def results_of(tally: Tally) -> dict[str, Any]:
     """Return what ``evaluate_pair`` reports of one comparison, by name."""
-    pairs = tally.pairs
+    # Detectors find faces in the blots of a mask, and recognisers then compare hat and hair around it.
+    pairs = [pair for pair in tally.pairs if pair.detail >= MASK_DETAIL]
     tracks: dict[int, list[FacePair]] = defaultdict(list)
     for pair in pairs:
         tracks[pair.face].append(pair)
@@ -182,7 +183,7 @@ def results_of(tally: Tally) -> dict[str, Any]:
         "recognised_frames": len(known_sface | known_dlib),
         "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
         "faces_judged": tally.faces_judged,
-        "faces_lost": len(tally.hidden),
+        "faces_lost": len(tally.hidden) + len(tally.pairs) - len(pairs),
         "stranger_share": mean_of([float(stranger) for stranger in strangers]),
         "sface_mean": mean_of([pair.similarity for pair in pairs]),
         "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,

@@ -23,6 +23,7 @@ from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
 from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.measures import MASK_DETAIL
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.stages.landmark import box_iou
 from vidanon.tally import FacePair, HiddenFace, Tally, adjacent_similarities, expression_correlations, mean_of
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 SAMPLE_EVERY_FRAMES = 5
 """Without a plan, and for faces that no track covers, two frames of so many are judged."""
-MASK_DETAIL = 0.35
-"""The mask leaves .05 to .3 of a face's detail, most on small ones; a blur of 4 % of the width .6."""
 _MATCH_IOU = 0.25
 _LISTED = 4
 Judged = tuple[list[FacePair], list[HiddenFace]]
@@ -72,8 +71,8 @@ def audit(
         workers: threads.
         plan: what the result was made from; names tracks and bounds the work. None: faces are followed anew.
         obscured_at: frames in which a track was obscured, as the renderer says.
-        samples: frames per track that the recognisers look at, a third of them with its neighbour; as many
-            more where a track comes near the line between two people and one.
+        samples: frames per track that the recognisers look at, a third of them with its neighbour; up to
+            twice as many more where a track comes near the line between two people and one.
         progress: called with (frames done, frames stated).
 
     Raises:
@@ -198,7 +197,7 @@ class _Tracks:
         for number, (pairs, _) in numbered.items() if self.plan else ():
             masked = set(obscured_at.get(number, ()))
             nearness = {p.frame: -1.0 if _is_masked(p, masked) else nearness_of(p) for p in pairs}
-            for frame in closer_frames(nearness, budget):
+            for frame in closer_frames(nearness, 2 * budget):
                 boxes = [box for box in tally.boxes.get(frame, ()) if self.at(frame, box) == number]
                 if boxes and not any(self._left(frame, box) for box in boxes):
                     wanted[frame] += boxes

@@ -20,7 +20,7 @@ SPACING_FRAMES = 3
 """Nearer samples see the same face again."""
 NEIGHBOUR_EVERY = 3
 """Every so many samples, the next frame is judged too: stability and flicker need two in a row."""
-NEAR_SFACE, NEAR_DLIB = 0.08, 0.06
+NEAR_SFACE, NEAR_DLIB = 0.08, 0.08
 """A face that comes so near the threshold may cross it a few frames away."""
 
 
@@ -45,7 +45,7 @@ def nearness_of(pair: FacePair) -> float:
 
 
 def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:
-    """Return the frames to look at in addition: every second one between a near one and its neighbours.
+    """Return the frames to look at in addition: those between a near one and its neighbours.
 
     Args:
         nearness: of the frames that were judged, see :func:`nearness_of`.
@@ -54,5 +54,5 @@ def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:
     judged = sorted(nearness)
     gaps = [(max(nearness[a], nearness[b]), range(a + 1, b)) for a, b in pairwise(judged) if b - a > 1]
     gaps.sort(key=lambda gap: -gap[0])
-    wanted = [frame for near, gap in gaps if near > 0 for frame in gap[::2]]
+    wanted = [frame for near, gap in gaps if near > 0 for frame in gap]
     return sorted(wanted[:budget])

@@ -41,7 +41,8 @@ ENOUGH = 100
 """A source limit that leaves fewer gives way to the next."""
 
 NEAR_AGE_YEARS = 8.0
-"""Ages are read about so wrongly: between children and adults so far apart there is no hard limit."""
+"""Ages are read about so wrongly: who looks like a child may get the face of an adult no older than this
+beyond. Who looks like an adult never gets a child's."""
 
 # Differences that cost as much as one another.
 AGE_UNIT_YEARS = 12.0
@@ -149,7 +150,8 @@ def _code(bank: Bank, row: int) -> IdentityCode:
 def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:
     """Return the rows that keep every hard limit, at the strictest source limit that leaves enough."""
     source = bank.read(profile.embedding, profile.look)
-    of_age = (bank.child == source.child) | (np.abs(bank.age - source.age) < NEAR_AGE_YEARS)
+    near = np.abs(bank.age - source.age) < NEAR_AGE_YEARS
+    of_age = near | bank.child if source.child else ~bank.child
     fits = ((bank.female > 0.5) == (source.female > 0.5)) & of_age
     fits[taken] = False
     for embedding in others:

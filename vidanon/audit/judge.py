@@ -11,6 +11,7 @@ import importlib.util
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ def audit(
         recognisers=("SFace", "dlib") if dlib else ("SFace",),
         spans=_spans(plan, obscured_at or {}, leaks, tracks, tally.times_s),
         notes=notes,
-        beside=_beside(numbered, obscured_at or {}) if plan else {},
+        beside=_beside([numbered, again], obscured_at or {}) if plan else {},
     )
     if not found.passed:
         return found
@@ -252,10 +253,10 @@ def _seen(pair: FacePair, times_s: list[float], masked: set[int]) -> Sample:
     return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, shown, known)
 
 
-def _beside(numbered: dict[int, Judged], obscured_at: dict[int, list[int]]) -> dict[int, list[Float]]:
+def _beside(judged: list[dict[int, Judged]], obscured_at: dict[int, list[int]]) -> dict[int, list[Float]]:
     """Return the boxes of recognised faces that a track should have hidden but missed, by frame."""
     boxes: dict[int, list[Float]] = defaultdict(list)
-    for number, (pairs, _) in numbered.items():
+    for number, (pairs, _) in chain.from_iterable(by_track.items() for by_track in judged):
         masked = set(obscured_at.get(number, ()))
         for pair in pairs:
             if _recognised_by(pair, masked) and (number == UNCOVERED or pair.frame in masked):

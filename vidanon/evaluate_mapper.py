@@ -46,7 +46,16 @@ from vidanon.stages.stills import STILL_SUFFIXES
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.workers import ordered_map
 from vidanon.training.ceiling import MIN_SAMPLES, descend
-from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX, FaceReader, LatentSource, Samples
+from vidanon.training.data import (
+    CROP_PX,
+    FACE_BOX,
+    PICTURE_PX,
+    FaceReader,
+    LatentSource,
+    Samples,
+    join,
+    sample_of,
+)
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
 
 if TYPE_CHECKING:
@@ -227,18 +236,12 @@ def ceiling(
 
 def _samples(subjects: list[Subject]) -> Samples:
     """Put generated subjects together as training keeps them."""
-    pictures = [
-        cv2.resize(subject.seen.picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
-        for subject in subjects
-    ]
-    return Samples(
-        np.stack([subject.w for subject in subjects if subject.w is not None]),
-        np.stack(pictures).astype(np.uint8),
-        np.stack([subject.seen.sface for subject in subjects]),
-        np.stack(
-            [(subject.seen.landmarks + np.float32(0.5)) / np.float32(PICTURE_PX) for subject in subjects]
-        ),
-        np.stack([subject.seen.blendshapes for subject in subjects]),
+    return join(
+        [
+            sample_of(s.w, s.seen.picture, s.seen.sface, s.seen.landmarks, s.seen.blendshapes)
+            for s in subjects
+            if s.w is not None
+        ]
     )
 
 

@@ -28,6 +28,7 @@ from vidanon.stages.track import (
     Tracklet,
     densify,
     link,
+    shot_of,
 )
 from vidanon.stages.workers import ordered_map
 from vidanon.types import (
@@ -252,10 +253,9 @@ def _finish(
 
 def _track(number: int, person: int, tracklet: Tracklet, watcher: _Watcher, settings: Settings) -> Track:
     """Make the dense, smooth track of a tracklet, and forget the tracklet's sightings."""
-    shots = [0, *watcher.cuts, watcher.frames]
-    shot = int(np.searchsorted(shots, tracklet.start, side="right")) - 1
+    shot = shot_of(tracklet.start, watcher.cuts, watcher.frames)
     extend = round(settings.track.extend_s * watcher.rate)
-    dense = densify(tracklet, extend, shots[shot], shots[shot + 1])
+    dense = densify(tracklet, extend, shot.start, shot.stop)
     detected = dense.origin == Origin.DETECTED
     gaps = short_gaps(dense.landmarks, dense.boxes, detected)
     fill_meshes(dense.landmarks, dense.boxes, gaps)

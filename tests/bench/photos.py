@@ -33,17 +33,13 @@ from vidanon.calibrate import PictureReader, operating_points, read_picture
 from vidanon.errors import UnsafeError
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import same_person
+from vidanon.stages.stills import pictures_of
 
 FAR = "far_1e-3"
 DEFACE = {"blur (deface)": "blur", "pixelation (deface)": "mosaic"}
 RECOGNISERS = ("sface", "dlib")
 Faces = dict[tuple[str, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 """Person and picture to both embeddings."""
-
-
-def pictures_of(folder: Path) -> list[Path]:
-    """Return a person's pictures in order."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
 
 
 def copied(pictures: list[Path], folder: Path) -> Path:
@@ -121,9 +117,7 @@ class Reader:
 
 def rates(first: Faces, second: Faces) -> dict[str, float]:
     """Return TPR at FAR 1e-3 of each recogniser over all pairs that are not the same picture."""
-    people = sorted({person for person, _ in (*first, *second)})
-    numbers = {person: number for number, person in enumerate(people)}
-    same = np.array([[numbers[a] == numbers[b] for b, _ in second] for a, _ in first])
+    same = np.array([[a == b for b, _ in second] for a, _ in first])
     other = np.array([[a != b for b in second] for a in first])
     result = {"pairs": int((same & other).sum())}
     for index, name in enumerate(RECOGNISERS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
 from vidanon.stages.landmark import box_iou
+from vidanon.stages.track import shot_of
 from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
 
 LOCAL_SHARE = 0.6
@@ -164,16 +164,14 @@ def _repeats(track: Track, plan: Plan) -> bool:
 
 def _around(plan: Plan, first: int, last: int) -> range:
     """Return some frames with a margin on both sides, within their shot."""
-    shot = bisect(plan.cuts, first)
-    begin = plan.cuts[shot - 1] if shot else 0
-    end = plan.cuts[shot] if shot < len(plan.cuts) else plan.frames
-    return range(max(first - LEAK_MARGIN_FRAMES, begin), min(last + 1 + LEAK_MARGIN_FRAMES, end))
+    shot = shot_of(first, plan.cuts, plan.frames)
+    return range(max(first - LEAK_MARGIN_FRAMES, shot.start), min(last + 1 + LEAK_MARGIN_FRAMES, shot.stop))
 
 
 def _extend(runs: list[dict[int, Float]], frame: int, box: Float, plan: Plan) -> None:
     for run in runs:
         last = max(run)
-        one_shot = bisect(plan.cuts, last) == bisect(plan.cuts, frame)
+        one_shot = frame in shot_of(last, plan.cuts, plan.frames)
         if one_shot and last < frame <= last + _LINK_FRAMES and box_iou(run[last], box) > _LINK_IOU:
             run[frame] = box
             return

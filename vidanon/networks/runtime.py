@@ -8,6 +8,7 @@ several threads at once.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import threading
 import warnings
@@ -66,6 +67,14 @@ def state_of_file(path: Path) -> tuple[str, int, int]:
     return str(path), status.st_size, status.st_mtime_ns
 
 
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Say whether the processor has instructions of its own for bfloat16; else that is imitated, slowly."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class Network(Protocol):
     """A frozen network."""
 
@@ -86,14 +95,13 @@ class OpenVinoNetwork:
         import openvino as ov
 
         core = ov.Core()
-        native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(workers),
             "INFERENCE_NUM_THREADS": str(workers),
             # Every process would pin its streams to the first cores, those of other processes included.
             "ENABLE_CPU_PINNING": False,
-            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 and native else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 and cpu_has_bfloat16() else "f32",
         }
         # OpenVINO's binding sets up its numpy interface on first use, and hangs when two threads are first at
         # once: use it here, where networks are built, before any worker runs.

@@ -7,7 +7,9 @@ a shot cut; ``origin`` says for every frame what was seen and what was inferred.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -227,6 +229,18 @@ class CutFinder:
         if not cut:
             self._recent.append(difference)  # many cuts in a row must not pass for motion
         return cut
+
+
+def shot_of(frame: int, cuts: Sequence[int], frames: int) -> range:
+    """Return the frames of the shot that a frame lies in.
+
+    Args:
+        frame: index.
+        cuts: first frames of all shots but the first, rising.
+        frames: of the video.
+    """
+    shot = bisect(cuts, frame)
+    return range(cuts[shot - 1] if shot else 0, cuts[shot] if shot < len(cuts) else frames)
 
 
 def thumbnail(image: UInt8) -> UInt8:

@@ -59,8 +59,9 @@ def descend(
     space = TraitSpace()
     space.fit(samples, HeadPose(models))
     reader = GeneratorReader(models, space)
-    rows = torch.arange(len(start))
-    batch = _batch(space.traits_of(samples)[rows], torch.from_numpy(identity))
+    source, wanted = space.traits_of(samples), torch.from_numpy(identity)
+    rows = torch.split(torch.arange(len(start)), 1)  # one at a time: the generator's features are large
+    batches = [_batch(source[row], wanted[row]) for row in rows]
     terms = LossTerms(space)
     mean, std = (torch.from_numpy(x) for x in spread)
     white = ((torch.from_numpy(start) - mean) / std).requires_grad_(True)
@@ -72,10 +73,9 @@ def descend(
         if step == stops[-1]:
             break
         optimiser.zero_grad(set_to_none=True)
-        for row in rows:  # one at a time: the generator's features are large
-            one = white[row : row + 1]
-            seen, _ = reader(one * std + mean)
-            losses = terms(seen, one, _row(batch, row), LOSSES, None)
+        for row, batch in zip(rows, batches, strict=True):
+            seen, _ = reader(white[row] * std + mean)
+            losses = terms(seen, white[row], batch, LOSSES, None)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         progress(step + 1)
@@ -93,18 +93,4 @@ def _batch(source: Traits, identity: Tensor) -> Batch:
         same=False,
         swapped=torch.zeros(len(identity), dtype=torch.bool),
         picture=nothing,
-    )
-
-
-def _row(batch: Batch, row: Tensor) -> Batch:
-    one = row[None]
-    return Batch(
-        identity=batch.identity[one],
-        source=batch.source[one],
-        expression=batch.expression[one],
-        gaze=batch.gaze[one],
-        white=batch.white[one],
-        same=False,
-        swapped=batch.swapped[one],
-        picture=batch.picture[one],
     )

@@ -80,12 +80,22 @@ class FaceReader:
         (mesh,) = self._landmark(picture, [FACE_BOX])
         if mesh is None:
             return None
-        landmarks, blendshapes = mesh
-        small = np.asarray(cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA), np.uint8)
-        unit = (landmarks + np.float32(0.5)) / np.float32(PICTURE_PX)
-        return Samples(
-            w[None], small[None], self._sface(picture, landmarks)[None], unit[None], blendshapes[None]
-        )
+        return sample_of(w, picture, self._sface(picture, mesh[0]), *mesh)
+
+
+def sample_of(w: Float, picture: UInt8, embedding: Float, landmarks: Float, blendshapes: Float) -> Samples:
+    """Put one sample together.
+
+    Args:
+        w: float32 (512,).
+        picture: uint8 RGB (256, 256, 3).
+        embedding: float32 (128,), unit length.
+        landmarks: float32 (478, 2), pixels of the picture.
+        blendshapes: float32 (52,), 0..1.
+    """
+    small = np.asarray(cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA), np.uint8)
+    unit = (landmarks + np.float32(0.5)) / np.float32(PICTURE_PX)
+    return Samples(w[None], small[None], embedding[None], unit[None], blendshapes[None])
 
 
 class LatentSource:

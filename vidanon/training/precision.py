@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
+
+from vidanon.networks.runtime import cpu_has_bfloat16
 
 
 def quick_precision(device: str) -> torch.autocast:
@@ -13,12 +13,5 @@ def quick_precision(device: str) -> torch.autocast:
     Graphics processors have it. A processor without its own instructions only imitates it, ten times slower
     than float32.
     """
-    enabled = device != "cpu" or _cpu_has_bfloat16()
+    enabled = device != "cpu" or cpu_has_bfloat16()
     return torch.autocast(device, torch.bfloat16, enabled=enabled)
-
-
-@cache
-def _cpu_has_bfloat16() -> bool:
-    import openvino as ov
-
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -90,6 +90,9 @@ def converted_network(
         graph = graph_from_module(recipe.build(), recipe.example, any_batch=False)
         try:
             _keep(graph, home, recipe.name)
+            # The same graph read back is optimised in another way: without this, the run that converts would
+            # differ from all later ones in the last bits, and so in the bytes of its result.
+            graph = _read(home) or graph
         except OSError as error:
             _log.info("the converted graph of %s cannot be kept in %s: %s", recipe.name, folder, error)
     return OpenVinoNetwork(graph, workers, bfloat16)

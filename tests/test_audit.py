@@ -30,6 +30,7 @@ from vidanon.measures import MASK_DETAIL, detail_left, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.redraw import Drawn
 from vidanon.settings import Settings, load_settings
 from vidanon.stages.obscure import obscure
 from vidanon.types import Float, IdentityCode, Plan, Track, VideoInfo
@@ -221,11 +222,19 @@ class _Studio:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, safe: str) -> None:
         self.drawn: list[Plan] = []
         self._safe = safe
+        self.kept: list[Plan] = []
         monkeypatch.setattr("vidanon.renderer.render", self.render)
+        monkeypatch.setattr("vidanon.redraw.redraw", self.redraw)
         monkeypatch.setattr(loop, "audit", self.audit)
 
-    def render(self, source: Path, plan: Plan, *_: Any) -> Any:
+    def redraw(self, *drawn: Any, before: Drawn, folder: Path) -> Any:
+        assert before.path.parent == folder and before.path.read_text() == before.plan.identities[0].name
+        self.kept.append(before.plan)
+        return self.render(*drawn)
+
+    def render(self, source: Path, plan: Plan, target: Path, *_: Any) -> Any:
         self.drawn.append(plan)
+        target.write_text(plan.identities[0].name)
         return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, notes=())
 
     def audit(self, *_: Any) -> Audit:
@@ -245,23 +254,26 @@ class _Studio:
     ],
 )
 def test_the_loop_ends(
-    monkeypatch: pytest.MonkeyPatch, safe: str, rounds: int, drawn: int, passed: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, safe: str, rounds: int, drawn: int, passed: bool
 ) -> None:
     studio = _Studio(monkeypatch, safe)
     settings = load_settings(None, [f"audit.rounds={rounds}"])
     plan = make_plan(make_track())
-    result = loop.render_until_safe(Path("a"), plan, Path("b"), settings, ModelStore())
+    target = tmp_path / "b.mp4"
+    result = loop.render_until_safe(Path("a"), plan, target, settings, ModelStore())
     assert result.audit is not None and result.audit.passed is passed
     assert len(studio.drawn) == result.rounds == drawn
+    assert studio.kept == studio.drawn[:-1], "every further result is made from the one before"
+    assert list(tmp_path.iterdir()) == [target]
     assert result.seconds["generate"] == drawn
     assert bool(hidden_frames(result.plan.tracks[0])) is (safe == "nobody" and passed)
 
 
-def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _Studio(monkeypatch, "nobody")
     settings = load_settings(None, ["audit.enabled=false"])
     plan = make_plan(make_track())
-    result = loop.render_until_safe(Path("a"), plan, Path("b"), settings, ModelStore())
+    result = loop.render_until_safe(Path("a"), plan, tmp_path / "b.mp4", settings, ModelStore())
     assert result.audit is None and result.rounds == 1
 
 

@@ -14,6 +14,7 @@ RANKS |= {
     "plan": 2,
     "planfile": 2,
     "renderer": 2,
+    "redraw": 2,
     "api": 4,
     "recognisers": 3,
     "measures": 3,

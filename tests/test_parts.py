@@ -21,7 +21,7 @@ from vidanon.renderer import render
 from vidanon.settings import RuntimeSettings, Settings
 from vidanon.stages.decode import Decoder, key_pictures, probe
 from vidanon.stages.encode import Encoder
-from vidanon.stages.join import Joiner
+from vidanon.stages.join import Joiner, Piece
 from vidanon.types import Frame, Plan
 
 SETTINGS = Settings(runtime=RuntimeSettings(workers=2))
@@ -100,7 +100,7 @@ def test_joined_parts_are_as_good_as_one_piece(
         with Encoder(source, info, pieces[-1], SETTINGS.encode, copies=False) as encoder:
             for frame in frames[span.start : span.stop]:
                 encoder.write(frame)
-    joiner = Joiner(source, info, joined, SETTINGS.encode, pieces)
+    joiner = Joiner(source, info, joined, SETTINGS.encode, [Piece(path) for path in pieces])
     with joiner:
         joiner.join()
     one, other = frames_of(whole), frames_of(joined)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vidanon import renderer as render
-from vidanon.jobs import parts
 from vidanon.models.registry import ModelStore
+from vidanon.redraw import context
 from vidanon.settings import Settings
 from vidanon.stages import gate, synthesize
 from vidanon.stages.workers import ordered_map
@@ -157,7 +157,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | Non
     monkeypatch.setattr("vidanon.stages.landmark.Landmarker", _Everywhere)
     _Ramp.drawn, count = 0, len(levels)
     plan = _plan(np.tile(_points() * 100, (count, 1, 1)))
-    seen = range(count) if span is None else parts.context(span, count)
+    seen = range(count) if span is None else context(span, count)
     frames = (render.Frame(i, i, np.full((100, 100, 3), levels[i], np.uint8)) for i in seen)
     kept: list[UInt8] = []
 

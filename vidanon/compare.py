@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile, zip_longest
 from pathlib import Path
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.measures import HeadPose, angle_deg, detail_left, is_unchanged
-from vidanon.recognisers import DlibResNet
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.measures import HeadPose, angle_deg, detail_left, is_same_picture, is_unchanged
+from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.workers import ordered_map
-from vidanon.tally import FacePair, HiddenFace, Tally, results_of
+from vidanon.tally import FacePair, HiddenFace, Memory, Tally, results_of
 from vidanon.types import Face, Float, Frame, UInt8
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _MATCH_IOU = 0.3
 _LINK_FRAMES = 15
 _PTS_TOLERANCE_S = 0.002
 _EYE_CORNER_IDS = (33, 263)
+_CLEAR_OF_LINE = 0.03
+"""Coding noise moves SFace's similarity and dlib's distance by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class _Look:
 
 Judged = Callable[[int, Float], bool]
 """Whether the recognisers look at a source face: index of the frame, box (4,)."""
+Frames = tuple[Frame, Frame, Frame | None]
+"""One frame of the source, of the result, and of an earlier result."""
 Observer = Callable[[Frame, Frame, list[FacePair]], None]
 """Called in order with source, output and face pairs of the frames that have any."""
 
@@ -70,6 +76,7 @@ class _Comparison:
         workers: int,
         dlib: bool,
         observe: Observer | None,
+        memory: Memory,
     ) -> None:
         from vidanon.identity.embed import SFace
         from vidanon.settings import DetectSettings
@@ -77,32 +84,39 @@ class _Comparison:
         from vidanon.stages.landmark import Landmarker
 
         self._detect = FaceDetector(models, DetectSettings(), workers)
-        self.scanner: Scanner[tuple[Frame, Frame]] = Scanner(
+        self.scanner: Scanner[Frames] = Scanner(
             self._detect, lambda frames: frames[0].image, self._needs_close_look
         )
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
         self._dlib = DlibResNet(models, workers) if dlib else None
         self._pose = HeadPose(models)
-        self._judged, self._observe = judged, observe
+        self._judged, self._observe, self._memory = judged, observe, memory
         self._last_seen: dict[int, tuple[int, Float]] = {}
         self.tally = Tally()
 
-    def _needs_close_look(self, frames: tuple[Frame, Frame], boxes: list[Float]) -> bool:
+    def _needs_close_look(self, frames: Frames, boxes: list[Float]) -> bool:
         """Say whether followed boxes will not do, as a face seems to be left as it was."""
-        source, output = frames
+        source, output, _ = frames
         return any(is_unchanged(source.image, output.image, box) for box in boxes)
 
-    def look(self, seen: tuple[tuple[Frame, Frame], list[Float]]) -> _Look:
+    def recall(self, frames: Frames) -> tuple[Frames, list[Float]]:
+        """Return frames with the faces that were found in the source before: it is still the same."""
+        index, boxes = frames[0].index, self._memory.boxes.get(frames[0].index, [])
+        if index not in self._memory.unchanged and self._needs_close_look(frames, boxes):
+            boxes = [face.box for face in self._detect(frames[0].image)]
+        return frames, boxes
+
+    def look(self, seen: tuple[Frames, list[Float]]) -> _Look:
         """Compare one frame of each, where the source shows faces; stateless, for worker threads."""
-        (source, output), found = seen
+        (source, output, before), found = seen
         boxes = [box for box in found if box[2] - box[0] >= MIN_FACE_PX]
         unchanged = [box for box in boxes if is_unchanged(source.image, output.image, box)]
         pairs: list[FacePair] = []
         hidden: list[HiddenFace] = []
         judged = [box for box in boxes if self._judged(source.index, box)]
         if judged:
-            pairs, hidden = self.judge(source, output, judged)
+            pairs, hidden = self.judge((source, output, before), judged)
         return _Look(source, output, boxes, unchanged, pairs, hidden)
 
     def add(self, look: _Look) -> None:
@@ -120,10 +134,34 @@ class _Comparison:
         if self._observe is not None and pairs:
             self._observe(look.source, look.output, pairs)
 
-    def judge(
+    def judge(self, frames: Frames, boxes: list[Float]) -> tuple[list[FacePair], list[HiddenFace]]:
+        """Compare some faces of a source frame with what the output shows there; numbers are not given."""
+        source, output, before = frames
+        pairs: list[FacePair] = []
+        hidden: list[HiddenFace] = []
+        left = []
+        for box in boxes:
+            known = None if before is None else self._memory.of(source.index, box)
+            if before is None or known is None or not self._stands(known, before.image, output.image):
+                left.append(box)
+            elif isinstance(known, FacePair):
+                pairs.append(replace(known, box=box))
+            else:
+                hidden.append(replace(known, box=box))
+        more = self._judge(source, output, left) if left else ([], [])
+        return pairs + more[0], hidden + more[1]
+
+    def _stands(self, known: FacePair | HiddenFace, before: UInt8, output: UInt8) -> bool:
+        """Say whether an earlier finding holds: the picture is the same, the verdict clear of noise."""
+        if known.similarity > SFACE_SAME_PERSON - _CLEAR_OF_LINE:
+            return False
+        if isinstance(known, FacePair) and known.distance < DLIB_SAME_PERSON + _CLEAR_OF_LINE:
+            return False
+        return is_same_picture(before, output, known.box)
+
+    def _judge(
         self, source: Frame, output: Frame, boxes: list[Float]
     ) -> tuple[list[FacePair], list[HiddenFace]]:
-        """Compare some faces of a source frame with what the output shows there; numbers are not given."""
         found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
         seen = self._near(output.image, boxes, quick=True)
         if not all(any(box_iou(box, other) >= _MATCH_IOU for other in seen) for box in boxes):
@@ -231,6 +269,7 @@ def compare_videos(
     dlib: bool = True,
     observe: Observer | None = None,
     progress: Callable[[int, int], None] | None = None,
+    memory: Memory | None = None,
 ) -> Tally:
     """Decode both videos side by side; find the faces of every frame and compare those of some frames.
 
@@ -243,6 +282,8 @@ def compare_videos(
         dlib: use dlib's recogniser as well.
         observe: called for every frame with a judged face that the output shows.
         progress: called with (frames done, frames stated).
+        memory: of a comparison of the same source with an earlier result. The source's faces are taken from
+            there, and so are findings where both results show the same picture.
 
     Raises:
         InputError: a file is missing or no video, or the pictures differ in size.
@@ -250,16 +291,25 @@ def compare_videos(
     """
     from vidanon.stages.decode import Decoder
 
-    with Decoder(source) as first, Decoder(output) as second, ThreadPoolExecutor(workers) as pool:
+    memory = memory or Memory()
+    with ExitStack() as stack:
+        first, second = stack.enter_context(Decoder(source)), stack.enter_context(Decoder(output))
+        earlier = stack.enter_context(Decoder(memory.output)) if memory.output else None
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
-        comparison = _Comparison(models, judged, workers, dlib, observe)
+        comparison = _Comparison(models, judged, workers, dlib, observe, memory)
         tally = comparison.tally
-        groups = in_groups(_side_by_side(first, second, tally), _LOOK_EVERY_FRAMES, _FIRST_GROUP_FRAMES)
-        begun = ordered_map(pool, comparison.scanner.begin, groups, 1)
-        scanned = chain.from_iterable(ordered_map(pool, comparison.scanner.complete, with_next(begun), 1))
+        frames = _side_by_side(first, second, earlier, tally)
+        if earlier is None:
+            groups = in_groups(frames, _LOOK_EVERY_FRAMES, _FIRST_GROUP_FRAMES)
+            begun = ordered_map(pool, comparison.scanner.begin, groups, 1)
+            found = ordered_map(pool, comparison.scanner.complete, with_next(begun), 1)
+            scanned: Iterator[tuple[Frames, list[Float]]] = chain.from_iterable(found)
+        else:
+            scanned = ordered_map(pool, comparison.recall, frames, 1)
         for done, look in enumerate(ordered_map(pool, comparison.look, scanned, workers + 1), start=1):
             comparison.add(look)
             if progress is not None:
@@ -275,6 +325,7 @@ def judge_again(
     wanted: Mapping[int, list[Float]],
     workers: int = 2,
     dlib: bool = True,
+    memory: Memory | None = None,
 ) -> tuple[list[FacePair], list[HiddenFace]]:
     """Compare further faces of two videos that were compared before.
 
@@ -285,6 +336,7 @@ def judge_again(
         wanted: boxes (4,) of the source's faces, by frame.
         workers: threads.
         dlib: use dlib's recogniser as well.
+        memory: as in :func:`compare_videos`.
 
     Raises:
         InputError: a file is missing or no video.
@@ -292,15 +344,21 @@ def judge_again(
     """
     from vidanon.stages.decode import Decoder
 
-    comparison = _Comparison(models, lambda _, __: True, workers, dlib, None)
+    memory = memory or Memory()
+    comparison = _Comparison(models, lambda _, __: True, workers, dlib, None, memory)
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
-    with Decoder(source) as first, Decoder(output) as second, ThreadPoolExecutor(workers) as pool:
+    with ExitStack() as stack:
+        first, second = stack.enter_context(Decoder(source)), stack.enter_context(Decoder(output))
+        earlier = stack.enter_context(Decoder(memory.output)) if memory.output else None
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
         last = max(wanted, default=-1)
-        frames = takewhile(lambda both: both[0].index <= last, _side_by_side(first, second, Tally()))
-        asked = (both for both in frames if both[0].index in wanted)
+        every = _side_by_side(first, second, earlier, Tally())
+        asked = (
+            some for some in takewhile(lambda some: some[0].index <= last, every) if some[0].index in wanted
+        )
         looks = ordered_map(
-            pool, lambda both: comparison.judge(*both, wanted[both[0].index]), asked, workers + 1
+            pool, lambda some: comparison.judge(some, wanted[some[0].index]), asked, workers + 1
         )
         for seen, unseen in looks:
             pairs += seen
@@ -308,9 +366,10 @@ def judge_again(
     return pairs, hidden
 
 
-def _side_by_side(first: Decoder, second: Decoder, tally: Tally) -> Iterator[tuple[Frame, Frame]]:
+def _side_by_side(first: Decoder, second: Decoder, earlier: Decoder | None, tally: Tally) -> Iterator[Frames]:
     """Yield frames of equal index; count frames, and those whose time since the first one differs."""
     start_a = start_b = 0.0
+    before = iter(earlier or ())
     for a, b in zip_longest(first, second):
         tally.source_frames += a is not None
         tally.output_frames += b is not None
@@ -321,4 +380,4 @@ def _side_by_side(first: Decoder, second: Decoder, tally: Tally) -> Iterator[tup
             start_a, start_b = time_a, time_b
         tally.times_s.append(time_a - start_a)
         tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
-        yield a, b
+        yield a, b, next(before, None)

@@ -21,7 +21,7 @@ def remove_leftovers(final: Path) -> None:
         final: file or folder that is about to be made; its folder need not exist.
     """
     stem, suffix, name = re.escape(final.stem), re.escape(final.suffix), re.escape(final.name)
-    ours = re.compile(rf"\.(?:{stem}\.([0-9]+)\.partial{suffix}|{name}\.([0-9]+)\.parts?)")
+    ours = re.compile(rf"\.(?:{stem}\.([0-9]+)\.partial{suffix}(?:\.parts)?|{name}\.([0-9]+)\.parts?)")
     try:
         entries = list(final.parent.iterdir())
     except OSError:

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
 SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze_y")
-UNCHANGED_LEVELS = 4.0
-"""Mean absolute difference (0..255) inside the face below which a face counts as left as it was; encoding at
-crf 18 alone costs 1 to 2 levels."""
-UNCHANGED_SHARE = 0.4
-"""The same as a share of the face's own contrast, which counts in the dark: there the mask changes a face by
-half of its contrast or more, coding by a quarter."""
+UNCHANGED_LEVELS = 8.0
+"""Mean absolute difference (0..255) inside a face below which it may be as it was; encoding at crf 18 costs 1 to
+2 levels, at crf 28 up to 8. The mask changes a face in the dark by less."""
+UNCHANGED_LIKENESS, UNCHANGED_DETAIL = 0.6, 0.45
+"""Correlation of the detail of two pictures, and the share of it that the second holds, from which a face is as it
+was: encoding leaves .9 and more of both (.6 in the dark), the mask .6 and .4 at most and .2 and 0 mostly, another
+face may be as alike but differs in light and shade."""
 DETAIL_SIGMA = 0.08
+SAME_LEVELS, SAME_CELL_LEVELS = 1.5, 8
+"""Two encodings of one picture differ by less than this on average (0..255), and in any part of a face."""
+SEEN_AROUND = 0.4
+"""Recognisers look so far beyond a face's box, in widths of it."""
+SEEN_CELLS = 8
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -74,7 +80,10 @@ def angle_deg(first: Float, second: Float) -> float:
 
 
 def is_unchanged(source: UInt8, output: UInt8, box: Float) -> bool:
-    """Say whether the inner part of a face box shows the same pixels in both, but for coding noise."""
+    """Say whether the inner part of a face box shows the same face in both, but for coding noise.
+
+    What little a mask changes in the dark is more than coding does to the face's detail, so that decides.
+    """
     import cv2
 
     x0, y0, x1, y1 = box
@@ -83,14 +92,38 @@ def is_unchanged(source: UInt8, output: UInt8, box: Float) -> bool:
     columns = slice(max(int(x0 + inset_x), 0), min(int(x1 - inset_x) + 1, width))
     rows = slice(max(int(y0 + inset_y), 0), min(int(y1 - inset_y) + 1, height))
     before, after = source[rows, columns], output[rows, columns]
-    if before.size == 0:
+    if before.size == 0 or float(cv2.norm(before, after, cv2.NORM_L1)) / before.size >= UNCHANGED_LEVELS:
         return False
-    difference = float(cv2.norm(before, after, cv2.NORM_L1)) / before.size
-    if difference >= UNCHANGED_LEVELS:
-        return False
-    before = before.astype(np.float32)
-    contrast = float(np.abs(before - before.mean(axis=(0, 1))).mean())
-    return difference < UNCHANGED_SHARE * contrast
+    one, other = (_detail(picture, DETAIL_SIGMA * (x1 - x0)) for picture in (before, after))
+    power_a, power_b, both = (float((a * b).sum()) for a, b in ((one, one), (other, other), (one, other)))
+    return both > UNCHANGED_DETAIL * power_a and both > UNCHANGED_LIKENESS * np.sqrt(power_a * power_b)
+
+
+def _detail(picture: UInt8, sigma_px: float) -> Float:
+    """Return what a blur takes away of a picture, float32 (h, w), grey levels."""
+    import cv2
+
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.asarray(grey - cv2.GaussianBlur(grey, (0, 0), max(float(sigma_px), 0.5)), np.float32)
+
+
+def is_same_picture(first: UInt8, second: UInt8, box: Float) -> bool:
+    """Say whether a face and what surrounds it look the same in two encodings, but for coding noise.
+
+    Args:
+        first: uint8 RGB (h, w, 3).
+        second: the same.
+        box: float32 (4,), the face, pixels.
+    """
+    import cv2
+
+    margin = SEEN_AROUND * (box[2:] - box[:2])
+    height, width = first.shape[:2]
+    x0, y0 = np.clip(np.floor(box[:2] - margin).astype(int), 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(box[2:] + margin).astype(int), [x0 + 1, y0 + 1], [width, height])
+    difference = cv2.absdiff(first[y0:y1, x0:x1], second[y0:y1, x0:x1])
+    cells = cv2.resize(difference, (SEEN_CELLS, SEEN_CELLS), interpolation=cv2.INTER_AREA)
+    return float(difference.mean()) < SAME_LEVELS and int(cells.max()) < SAME_CELL_LEVELS
 
 
 MASK_DETAIL = 0.35
@@ -118,11 +151,8 @@ def detail_left(source: UInt8, output: UInt8, landmarks: Float) -> float:
     if not inside.any():
         return 1.0
     sigma_px = DETAIL_SIGMA * max(float(np.ptp(landmarks[:, 0])), 0.75 * float(np.ptp(landmarks[:, 1])))
-    amounts = []
-    for image in (source, output):
-        grey = cv2.cvtColor(image[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2GRAY).astype(np.float32)
-        detail = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), max(sigma_px, 0.5)))
-        amounts.append(float(detail[inside].mean()))
+    cut = (slice(low[1], high[1]), slice(low[0], high[0]))
+    amounts = [float(np.abs(_detail(image[cut], sigma_px))[inside].mean()) for image in (source, output)]
     return amounts[1] / max(amounts[0], 0.5)
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,34 @@ class Tally:
     faces_judged: int = 0
     pairs: list[FacePair] = field(default_factory=list)
     hidden: list[HiddenFace] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What was found on an earlier result of the same source, so that the next costs only what changed.
+
+    Attributes:
+        output: the earlier result; None: nothing is known.
+        boxes: of the source's faces, by frame, as in :class:`Tally`.
+        unchanged: frames in which one showed its original pixels.
+        faces: what was judged, by frame.
+    """
+
+    output: Path | None = None
+    boxes: dict[int, list[Float]] = field(default_factory=dict)
+    unchanged: set[int] = field(default_factory=set)
+    faces: dict[int, list[FacePair | HiddenFace]] = field(default_factory=dict)
+
+    def learn(self, tally: Tally, pairs: Sequence[FacePair], hidden: Sequence[HiddenFace]) -> None:
+        """Take over a comparison, and what was judged after it; forget what was known."""
+        self.boxes, self.unchanged, self.faces = tally.boxes, set(tally.unchanged), defaultdict(list)
+        judged: list[FacePair | HiddenFace] = [*tally.pairs, *tally.hidden, *pairs, *hidden]
+        for face in judged:
+            self.faces[face.frame].append(face)
+
+    def of(self, frame: int, box: Float) -> FacePair | HiddenFace | None:
+        """Return what was found of a source face, if it was judged."""
+        return next((face for face in self.faces.get(frame, ()) if np.array_equal(face.box, box)), None)
 
 
 def mean_of(values: Sequence[float]) -> float | None:

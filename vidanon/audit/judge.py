@@ -27,7 +27,15 @@ from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import MASK_DETAIL
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.stages.landmark import box_iou
-from vidanon.tally import FacePair, HiddenFace, Tally, adjacent_similarities, expression_correlations, mean_of
+from vidanon.tally import (
+    FacePair,
+    HiddenFace,
+    Memory,
+    Tally,
+    adjacent_similarities,
+    expression_correlations,
+    mean_of,
+)
 from vidanon.types import Float, Plan
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ def audit(
     obscured_at: dict[int, list[int]] | None = None,
     samples: int = 32,
     progress: Callable[[int, int], None] | None = None,
+    memory: Memory | None = None,
 ) -> Audit:
     """Measure what is left of the people of ``source`` in ``output``.
 
@@ -75,6 +84,7 @@ def audit(
         samples: frames per track that the recognisers look at, a third of them with its neighbour; up to
             twice as many more where a track comes near the line between two people and one.
         progress: called with (frames done, frames stated).
+        memory: of the last audit of the same source, taken over and brought up to date.
 
     Raises:
         InputError: a file is missing or no video, or the pictures differ in size.
@@ -83,11 +93,13 @@ def audit(
     dlib = fetch_recognisers(models)
     tracks = _Tracks(plan, samples)
     watcher = Watcher()
-    tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress)
+    tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress, memory)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
     closer = tracks.closer(tally, numbered, obscured_at or {}, samples)
-    further = judge_again(source, output, models, closer, workers, dlib) if closer else ([], [])
+    further = judge_again(source, output, models, closer, workers, dlib, memory) if closer else ([], [])
+    if memory is not None:
+        memory.learn(tally, *further)
     again = tracks.sorted_by_track(*further)
     results = tuple(
         _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)

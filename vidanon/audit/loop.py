@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from vidanon.audit.judge import audit
 from vidanon.audit.record import Audit
 from vidanon.audit.remedy import remedy
 from vidanon.stages.workers import release_memory
+from vidanon.tally import Memory
 from vidanon.types import Plan
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
+    from vidanon.redraw import Drawn
     from vidanon.renderer import RenderSummary
     from vidanon.settings import Settings
 
@@ -58,8 +60,8 @@ def render_until_safe(
 ) -> Rendered:
     """Write ``target`` and audit it; where it does not pass, change the plan and write it again.
 
-    The whole video is made again: frames without the failing track would have to be cut out of the encoded
-    file at key frames, and the file is not encoded with such cuts in mind.
+    What the new plan draws as before is kept, see :mod:`vidanon.redraw`, and what shows the same picture as
+    before need not be judged again.
 
     Args:
         source: the video.
@@ -76,15 +78,40 @@ def render_until_safe(
     Raises:
         SettingsError, InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
-    from vidanon.renderer import render
     from vidanon.stages.encode import discard
+
+    scratch = target.with_name(f"{target.name}.parts")  # a run that is killed leaves it to the next one
+    try:
+        return _rounds(source, plan, target, scratch, settings, models, progress, draw)
+    finally:
+        discard(scratch)
+
+
+def _rounds(
+    source: Path,
+    plan: Plan,
+    target: Path,
+    scratch: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Progress | None,
+    draw: Draw | None,
+) -> Rendered:
+    from vidanon.redraw import Drawn, redraw
+    from vidanon.renderer import render
 
     seconds: dict[str, float] = {}
     tried: list[tuple[Plan, Audit]] = []
+    memory = Memory()
+    before: Drawn | None = None
     for round_number in range(settings.audit.rounds + 1):
         again = f" {round_number + 1}" if round_number else ""
         release_memory()
-        summary = (draw or render)(source, plan, target, settings, models, _named(progress, f"render{again}"))
+        watch = _named(progress, f"render{again}")
+        if before is None or draw is not None:
+            summary = (draw or render)(source, plan, target, settings, models, watch)
+        else:
+            summary = redraw(source, plan, target, settings, models, watch, before=before, folder=scratch)
         for stage, spent in summary.seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
         if not settings.audit.enabled:
@@ -100,6 +127,7 @@ def render_until_safe(
             summary.obscured_at,
             settings.audit.samples,
             _named(progress, f"audit{again}"),
+            memory,
         )
         seconds["audit"] = seconds.get("audit", 0.0) + time.monotonic() - started
         result = Rendered(plan, summary, found, round_number + 1, seconds)
@@ -111,9 +139,21 @@ def render_until_safe(
             tried.append((plan, found))
         if better is None:
             break
+        before = _set_aside(Drawn(target, plan, summary), scratch)
+        memory.output = before.path
         plan = better
-        discard(target)
     return result
+
+
+def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:
+    """Keep a refused result, hidden, for what it shares with the next one; the one before goes."""
+    from vidanon.stages.encode import discard
+
+    discard(scratch)
+    scratch.mkdir(mode=0o700)
+    kept = scratch / f"before{drawn.path.suffix}"
+    drawn.path.replace(kept)
+    return replace(drawn, path=kept)
 
 
 def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

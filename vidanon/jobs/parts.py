@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -77,13 +76,6 @@ def boundaries(frames: int, cuts: Sequence[int], length: int = PART_FRAMES) -> l
     return [*spans, range(first, frames)]
 
 
-def context(span: range, frames: int) -> range:
-    """Return the frames that decide how those of a span are drawn."""
-    from vidanon.renderer import CONTEXT_FRAMES
-
-    return range(max(0, span.start - CONTEXT_FRAMES), min(frames, span.stop + CONTEXT_FRAMES))
-
-
 @dataclass(slots=True)
 class PartWork:
     """Draws one part after the other; work for an executor. Networks are loaded once per worker."""
@@ -96,28 +88,30 @@ class PartWork:
 
     def __call__(self, part: Part, report: Report) -> None:
         """Write a part, and beside it what was drawn."""
-        from vidanon.renderer import Renderer, RenderSummary, require_source
-        from vidanon.stages.decode import Decoder
-        from vidanon.stages.encode import Encoder, discard, publish, temporary_path
+        from vidanon.redraw import write_span
+        from vidanon.renderer import Renderer, RenderSummary
+        from vidanon.stages.encode import discard, publish, temporary_path
 
         if self._renderer is None:
             self._renderer = Renderer(self.plan, self.settings, self.models, RenderSummary())
         span, temporary = range(part.first, part.stop), temporary_path(part.path)
         remove_leftovers(part.path)
         try:
-            with Decoder(self.source) as decoder:
-                require_source(self.plan, decoder.info)
-                frames = decoder.part(context(span, self.plan.frames), part.start)
-                encoder = Encoder(self.source, decoder.info, temporary, self.settings.encode, copies=False)
-                with encoder:
-                    summary = self._renderer.counting_anew().write(
-                        frames, encoder, span, lambda done, total: report("render", done, total)
-                    )
+            summary = write_span(
+                self._renderer,
+                self.source,
+                self.plan,
+                span,
+                part.start,
+                temporary,
+                self.settings.encode,
+                lambda done, total: report("render", done, total),
+            )
             publish(temporary, part.path)
         finally:
             discard(temporary)
         counts = temporary.with_suffix(".json")
-        counts.write_text(json.dumps(_as_dict(summary) | {"notes": encoder.notes}))
+        counts.write_text(json.dumps(_as_dict(summary)))
         publish(counts, part.counts)
 
 
@@ -148,26 +142,27 @@ def render_in_parts(
     Raises:
         VidanonError: as there.
     """
+    from vidanon.redraw import start_before
     from vidanon.renderer import render
     from vidanon.stages.decode import key_pictures, probe
-    from vidanon.stages.join import Joiner
+    from vidanon.stages.join import Joiner, Piece
 
     spans = boundaries(plan.frames, plan.cuts)
     info = probe(source)
     if len(spans) == 1 or source.is_dir():
         return render(source, plan, target, settings, models, progress)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    suffix = ".webm" if target.suffix.lower() == ".webm" else ".mp4"
+    suffix = Piece.suffix_for(target)
     starts, product = key_pictures(source, plan.frames), product_digest()
     names = [_digest(span, plan, settings, product) + suffix for span in spans]
     parts = [
-        Part(span.start, span.stop, _start(span, plan, starts), folder / name)
+        Part(span.start, span.stop, start_before(span, plan.frames, starts), folder / name)
         for span, name in zip(spans, names, strict=True)
     ]
     workers = max(1, settings.runtime.workers // executor.workers)
     settings = replace(settings, runtime=replace(settings.runtime, workers=workers))
     _draw(parts, PartWork(source, plan, settings, models), executor, progress)
-    joiner = Joiner(source, info, target, settings.encode, [part.path for part in parts])
+    joiner = Joiner(source, info, target, settings.encode, [Piece(part.path) for part in parts])
     with joiner:
         joiner.join()
     return _sum(parts, plan.frames, joiner.notes)
@@ -206,14 +201,11 @@ def _draw(
             watch(outcome.item, "render", outcome.item.stop - outcome.item.first, total)
 
 
-def _start(span: range, plan: Plan, starts: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """Return the last key picture from which all frames that a span needs can be decoded."""
-    place = bisect_right(starts, context(span, plan.frames).start, key=lambda start: start[0])
-    return starts[place - 1] if place else None
-
-
 def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
     """Return a name for a part that changes with all that it depends on, vidanon itself (``product``) too."""
+    from vidanon.redraw import context
+    from vidanon.stages.synthesize import exit_for_face
+
     wanted = context(span, plan.frames)
     digest = hashlib.sha256()
     used: dict[str, object] = {"render": asdict(settings.render), "encode": asdict(settings.encode)}
@@ -221,13 +213,17 @@ def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
     text = [product, plan.info.fingerprint, span.start, span.stop, plan.frames, used]
     digest.update(json.dumps(text).encode())
     for track in plan.tracks:
-        if track.start >= wanted.stop or track.end <= wanted.start:
+        first, stop = max(track.start, wanted.start), min(track.end, wanted.stop)
+        if first >= stop:
             continue
-        code = plan.identities[track.person]
-        # The whole track counts: its size on screen decides the size of the generated face.
-        for array in (track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame, code.vector):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(json.dumps([track.id, track.start]).encode())
+        rows = slice(first - track.start, stop - track.start)
+        for array in (track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame):
+            digest.update(np.ascontiguousarray(array[rows]).tobytes())
+        code = plan.identities.get(track.person)  # none: a place that is only ever obscured
+        digest.update(b"" if code is None else code.vector.tobytes())
+        # The whole track counts in one thing: its size on screen decides the size of the generated face.
+        size = exit_for_face(track.crop_from_frame, settings.render.exit_px)
+        digest.update(json.dumps([track.id, first, size]).encode())
     return digest.hexdigest()[:32]
 
 
@@ -238,6 +234,7 @@ def _as_dict(summary: RenderSummary) -> dict[str, object]:
         "obscured": summary.obscured,
         "seconds": summary.seconds,
         "obscured_at": {str(track): frames for track, frames in summary.obscured_at.items()},
+        "notes": summary.notes,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -14,6 +15,29 @@ from vidanon.stages.encode import Encoder
 from vidanon.types import VideoInfo
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file with pictures, or a part of one.
+
+    Attributes:
+        path: the file.
+        first: time stamp of the first picture, a key picture, in the file's units; None for the beginning.
+        stop: time stamp of the key picture that comes after the last one; None for the end.
+        late: by how much its time stamps lie behind the source's, in its own units: Matroska's begin where
+            decoding does.
+    """
+
+    path: Path
+    first: int | None = None
+    stop: int | None = None
+    late: int = 0
+
+    @classmethod
+    def suffix_for(cls, target: Path) -> str:
+        """Return the kind of file to write a piece to that is to be joined into ``target``."""
+        return ".webm" if target.suffix.lower() == ".webm" else ".mp4"
+
+
 class Joiner(Encoder):
     """Writes parts that were encoded with the same settings, one after the other; a context manager.
 
@@ -21,7 +45,7 @@ class Joiner(Encoder):
     """
 
     def __init__(
-        self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings, parts: Sequence[Path]
+        self, source: Path, info: VideoInfo, target: Path, settings: EncodeSettings, parts: Sequence[Piece]
     ) -> None:
         """Remember what to write; see :class:`vidanon.stages.encode.Encoder`.
 
@@ -30,7 +54,7 @@ class Joiner(Encoder):
             info: as there.
             target: as there.
             settings: as there.
-            parts: videos that follow one another in time, each beginning with a key frame.
+            parts: pictures that follow one another in time, each beginning with a key frame.
         """
         super().__init__(source, info, target, settings)
         self._parts = parts
@@ -61,7 +85,7 @@ class Joiner(Encoder):
             self._frames += 1
 
     def _add_video(self) -> av.VideoStream:
-        with av.open(str(self._parts[0])) as first:
+        with av.open(str(self._parts[0].path)) as first:
             stream = self._output.add_stream_from_template(first.streams.video[0])
         assert isinstance(stream, av.VideoStream)
         stream.time_base = self._info.time_base
@@ -71,10 +95,18 @@ class Joiner(Encoder):
         """Nothing is held back."""
 
 
-def _packets(parts: Sequence[Path]) -> Iterator[tuple[av.Packet[av.VideoStream], int]]:
+def _packets(parts: Sequence[Piece]) -> Iterator[tuple[av.Packet[av.VideoStream], int]]:
     """Yield every packet with its time stamp."""
     for part in parts:
-        with av.open(str(part)) as container:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size and packet.pts is not None:
+        with av.open(str(part.path)) as container:
+            stream = container.streams.video[0]
+            if part.first is not None:
+                container.seek(part.first, stream=stream)
+            for packet in container.demux(stream):
+                if not packet.size or packet.pts is None:
+                    continue
+                if part.stop is not None and packet.is_keyframe and packet.pts >= part.stop:
+                    break  # groups of pictures are closed: nothing that is decoded later is shown earlier
+                if part.first is None or packet.pts >= part.first:
+                    packet.pts -= part.late
                     yield packet, packet.pts

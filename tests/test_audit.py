@@ -26,7 +26,7 @@ from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import MASK_DETAIL, detail_left, is_unchanged
+from vidanon.measures import MASK_DETAIL, detail_left, is_same_picture, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
@@ -379,6 +379,22 @@ def test_a_dark_face_under_the_mask_counts_as_changed_and_coding_noise_does_not(
     obscure(masked, box)
     assert is_unchanged(face, coded, box)
     assert not is_unchanged(face, masked, box)
+    assert is_same_picture(face, face, box)
+    assert not is_same_picture(face, masked, box)
+
+
+@pytest.mark.parametrize("levels", [20, 200])
+def test_a_face_that_was_coded_strongly_is_still_the_same_face(levels: int) -> None:
+    random = np.random.default_rng(6)
+    features = (random.uniform(20, 20 + levels, (20, 20, 3))).astype(np.uint8)
+    face = cv2.resize(features, (160, 160), interpolation=cv2.INTER_CUBIC)
+    _, coded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 40])
+    box = np.array([30, 30, 130, 130], np.float32)
+    other = face.copy()
+    other[30:130, 30:130] = cv2.resize(features[::-1, ::-1], (100, 100))
+    again = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    assert is_unchanged(face, again, box) and not is_unchanged(face, other, box)
+    assert is_same_picture(face, face, box) and not is_same_picture(face, other, box)
 
 
 @pytest.mark.parametrize("side", [24, 80, 300])

@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 
 SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze_y")
 UNCHANGED_LEVELS = 8.0
-"""Mean absolute difference (0..255) inside a face below which it may be as it was; encoding at crf 18 costs 1 to
-2 levels, at crf 28 up to 8. The mask changes a face in the dark by less."""
+"""Mean absolute difference (0..255) inside a face below which it may be as it was; encoding at crf 18 costs 1
+to 2 levels, at crf 28 up to 8. The mask changes a face in the dark by less."""
 UNCHANGED_LIKENESS, UNCHANGED_DETAIL = 0.6, 0.45
-"""Correlation of the detail of two pictures, and the share of it that the second holds, from which a face is as it
-was: encoding leaves .9 and more of both (.6 in the dark), the mask .6 and .4 at most and .2 and 0 mostly, another
-face may be as alike but differs in light and shade."""
+"""Correlation of the detail of two pictures, and the share of it that the second holds, from which a face is
+as it was: encoding leaves .9 and more of both (.6 in the dark), the mask mostly .2 and 0 (.6 and .4 at most);
+another face may be as alike, but differs in light and shade."""
 DETAIL_SIGMA = 0.08
-SAME_LEVELS, SAME_CELL_LEVELS = 1.5, 8
-"""Two encodings of one picture differ by less than this on average (0..255), and in any part of a face."""
+SAME_LEVELS, SAME_CELL_LEVELS, SAME_SHARE = 4.0, 8, 0.2
+"""Two encodings of one picture, at crf 18 and 20, differ by less than this on average (0..255) and in the
+mean of any cell of a face, the latter also as a share of what its cells span. The mask and
+another face differ by thrice as much."""
 SEEN_AROUND = 0.4
 """Recognisers look so far beyond a face's box, in widths of it."""
-SEEN_CELLS = 8
+SEEN_CELLS = 16
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -121,9 +123,12 @@ def is_same_picture(first: UInt8, second: UInt8, box: Float) -> bool:
     height, width = first.shape[:2]
     x0, y0 = np.clip(np.floor(box[:2] - margin).astype(int), 0, [width - 1, height - 1])
     x1, y1 = np.clip(np.ceil(box[2:] + margin).astype(int), [x0 + 1, y0 + 1], [width, height])
-    difference = cv2.absdiff(first[y0:y1, x0:x1], second[y0:y1, x0:x1])
-    cells = cv2.resize(difference, (SEEN_CELLS, SEEN_CELLS), interpolation=cv2.INTER_AREA)
-    return float(difference.mean()) < SAME_LEVELS and int(cells.max()) < SAME_CELL_LEVELS
+    one, other = first[y0:y1, x0:x1], second[y0:y1, x0:x1]
+    if float(cv2.norm(one, other, cv2.NORM_L1)) / one.size >= SAME_LEVELS:
+        return False
+    shape = (SEEN_CELLS, SEEN_CELLS)
+    cells, others = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in (one, other))
+    return int(cv2.absdiff(cells, others).max()) <= min(SAME_CELL_LEVELS, SAME_SHARE * int(np.ptp(cells)))
 
 
 MASK_DETAIL = 0.35

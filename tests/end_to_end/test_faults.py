@@ -19,14 +19,17 @@ from click.testing import CliRunner
 
 import vidanon.plan
 from vidanon import api
+from vidanon.audit.judge import audit
 from vidanon.cli import main
 from vidanon.errors import ExitCode, ModelsError
 from vidanon.models.registry import ModelStore
+from vidanon.renderer import render
 from vidanon.settings import load_settings
 from vidanon.stages import synthesize
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
 from vidanon.stages.landmark import Landmarker
+from vidanon.tally import Memory
 from vidanon.types import Float, Plan, UInt8
 
 FRAMES = 12
@@ -153,3 +156,26 @@ def test_unused_options_are_told_apart(source: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == ExitCode.SETTINGS
     assert "nobody will check the result" in result.stderr
+
+
+def test_a_second_audit_judges_only_what_looks_different(
+    source: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, memory = ModelStore(), Memory()
+    settings = load_settings(None, [*QUICK, "encode.crf=10"])
+    path, other = tmp_path / "out.mp4", tmp_path / "again.mp4"
+    drawn = render(source, plan, path, settings, models)
+    first = audit(source, path, models, 2, plan, drawn.obscured_at, 3, None, memory)
+    memory.output = path
+    monkeypatch.setattr("vidanon.compare._CLEAR_OF_LINE", -1.0)  # near the line everything is judged again
+    looked: list[object] = []
+    real = FaceDetector.__call__
+    monkeypatch.setattr(FaceDetector, "__call__", lambda *a, **k: looked.append(a) or real(*a, **k))
+    render(source, plan, other, load_settings(None, [*QUICK, "encode.crf=20"]), models)
+    second = audit(source, other, models, 2, plan, drawn.obscured_at, 3, None, memory)
+    assert not looked, "the same picture in another encoding"
+    assert second.tracks[0].samples == first.tracks[0].samples and second.passed == first.passed
+    memory.output = other
+    third = audit(source, source, models, 2, plan, {}, 3, None, memory)
+    assert looked and not third.passed and len(third.leaks) == FRAMES
+    assert all(sample.recognised_by for sample in third.tracks[0].samples)

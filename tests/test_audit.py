@@ -226,6 +226,11 @@ class _Studio:
         monkeypatch.setattr("vidanon.renderer.render", self.render)
         monkeypatch.setattr("vidanon.redraw.redraw", self.redraw)
         monkeypatch.setattr(loop, "audit", self.audit)
+        monkeypatch.setattr(loop, "prefer_where_it_failed", self.prefer)
+
+    def prefer(self, source: Path, plan: Plan, frames: dict[int, list[int]], *_: Any) -> Plan:
+        assert frames == {0: [10]}
+        return plan
 
     def redraw(self, *drawn: Any, before: Drawn, folder: Path) -> Any:
         assert before.path.parent == folder and before.path.read_text() == before.plan.identities[0].name
@@ -248,6 +253,7 @@ class _Studio:
     [
         ("first 0", 3, 1, True),
         ("spare 0 0", 3, 2, True),
+        ("spare 1 0", 5, 3, True),
         ("nobody", 3, 3, True),
         ("nobody", 1, 2, True),
         ("nobody", 0, 1, False),

@@ -239,7 +239,10 @@ def _draw(
         frames=result.summary.frames,
         replaced=result.summary.replaced,
         obscured=result.summary.obscured,
-        seconds=seconds | result.seconds,
+        seconds={
+            stage: seconds.get(stage, 0.0) + result.seconds.get(stage, 0.0)
+            for stage in seconds | result.seconds
+        },
         total_s=time.monotonic() - started,
         notes=_notes(result),
         audit=found,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidanon.audit.judge import audit
-from vidanon.audit.record import Audit
+from vidanon.audit.preview import prefer_where_it_failed
+from vidanon.audit.record import UNCOVERED, Audit
 from vidanon.audit.remedy import remedy
 from vidanon.stages.workers import release_memory
 from vidanon.tally import Memory
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from vidanon.renderer import RenderSummary
     from vidanon.settings import Settings
 
-OTHER_FACES = 1
-"""So often another face is tried: those before were compared already, and every try costs a whole run."""
+OTHER_FACES = 2
+"""So often another face is tried."""
 Progress = Callable[[str, int, int], None]
 Draw = Callable[
     ["Path", "Plan", "Path", "Settings", "ModelStore", Callable[[int, int], None] | None], "RenderSummary"
@@ -133,8 +134,12 @@ def _rounds(
         result = Rendered(plan, summary, found, round_number + 1, seconds)
         better = None
         if not found.passed and round_number < settings.audit.rounds:
-            # A second face, and then masks: first where it fails, in the end over whole tracks.
+            # Other faces, and then masks: first where it fails, in the end over whole tracks.
             late = round_number >= OTHER_FACES or round_number + 2 >= settings.audit.rounds
+            if not late:
+                started = time.monotonic()
+                plan = prefer_where_it_failed(source, plan, _recognised(found), settings, models)
+                seconds["choose"] = seconds.get("choose", 0.0) + time.monotonic() - started
             better = remedy(plan, found, obscure_only=late, earlier=tried)
             tried.append((plan, found))
         if better is None:
@@ -143,6 +148,15 @@ def _rounds(
         memory.output = before.path
         plan = better
     return result
+
+
+def _recognised(found: Audit) -> dict[int, list[int]]:
+    """Return the frames in which somebody was recognised, in order, by person."""
+    frames: dict[int, set[int]] = {}
+    for track in found.tracks:
+        if track.failing and track.person != UNCOVERED:
+            frames.setdefault(track.person, set()).update(sample.frame for sample in track.failing)
+    return {person: sorted(some) for person, some in frames.items()}
 
 
 def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:

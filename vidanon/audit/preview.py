@@ -61,11 +61,7 @@ def prefer_strangers(
     wanted = preview_frames(plan)
     if not wanted:
         return plan, {}
-    from vidanon.renderer import Renderer, RenderSummary
-
-    renderer = Renderer(plan, settings, models, RenderSummary())
-    embed = SFace(models, settings.runtime.workers)
-    frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
+    studio = _Studio(source, plan, wanted, settings, models)
     costs: dict[int, list[float]] = defaultdict(list)
     drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
@@ -77,14 +73,72 @@ def prefer_strangers(
         }
         if not busy:
             break
-        painter = renderer.previewing(_turn(plan, turn), EXIT_PX)
-        shown = [_draw(painter, frame, plan, busy, wanted, embed) for frame in frames]
-        for person in busy:
-            results = {frame.index: s[person] for frame, s in zip(frames, shown, strict=True) if person in s}
+        for person, results in studio.draw(turn, busy).items():
             costs[person].append(_mean([cost for cost, _ in results.values()]))
             drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
     links = {person: _link(drawn[person]) for person in wanted}
     return _ordered(plan, costs), {person: link for person, link in links.items() if link is not None}
+
+
+def prefer_where_it_failed(
+    source: Path, plan: Plan, frames: dict[int, list[int]], settings: Settings, models: ModelStore
+) -> Plan:
+    """Put the spare faces into the order in which they hide who was recognised, where it happened.
+
+    Args:
+        source: the video.
+        plan: what was refused.
+        frames: by person, in which a recogniser took the result for the source.
+        settings: as for rendering.
+        models: where the networks are.
+    """
+    choosy = [person for person in frames if len(plan.spares.get(person, ())) > 1]
+    most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
+    wanted = {person: _worst(frames[person]) for person in sorted(most)}
+    if not wanted:
+        return plan
+    studio = _Studio(source, plan, wanted, settings, models)
+    spares = dict(plan.spares)
+    costs: dict[int, list[float]] = {person: [] for person in wanted}
+    for turn in range(1, 1 + min(MAX_DRAWN, max(len(spares[person]) for person in wanted))):
+        busy = {person for person in wanted if turn <= len(spares[person])}
+        for person, results in studio.draw(turn, busy).items():
+            costs[person].append(max((cost for cost, _ in results.values()), default=NEVER_SHOWN))
+    for person, values in costs.items():
+        order = sorted(range(len(values)), key=values.__getitem__)
+        rest = spares[person][len(values) :]
+        spares[person] = (*(spares[person][turn] for turn in order), *rest)
+    return replace(plan, spares=spares)
+
+
+def _worst(frames: list[int]) -> list[int]:
+    """Return some of the frames, evenly spread."""
+    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))]
+
+
+class _Studio:
+    """Draws some frames of a video with one face after the other."""
+
+    def __init__(
+        self, source: Path, plan: Plan, wanted: dict[int, list[int]], settings: Settings, models: ModelStore
+    ) -> None:
+        from vidanon.renderer import Renderer, RenderSummary
+
+        self._renderer = Renderer(plan, settings, models, RenderSummary())
+        self._embed = SFace(models, settings.runtime.workers)
+        self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
+        self._plan, self._wanted = plan, wanted
+
+    def draw(self, turn: int, busy: set[int]) -> dict[int, dict[int, tuple[float, Float]]]:
+        """Draw everyone's face number ``turn``; return what :func:`_draw` finds by person and frame."""
+        painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX)
+        shown = {
+            f.index: _draw(painter, f, self._plan, busy, self._wanted, self._embed) for f in self._frames
+        }
+        return {
+            person: {index: seen[person] for index, seen in shown.items() if person in seen}
+            for person in busy
+        }
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:

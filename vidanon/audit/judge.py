@@ -211,10 +211,12 @@ class _Tracks:
             masked = set(obscured_at.get(number, ()))
             nearness = {p.frame: -1.0 if _is_masked(p, masked) else nearness_of(p) for p in pairs}
             for frame in closer_frames(nearness, 2 * budget):
-                boxes = [box for box in tally.boxes.get(frame, ()) if self.at(frame, box) == number]
-                if boxes and not any(self._left(frame, box) for box in boxes):
-                    wanted[frame] += boxes
-        return dict(wanted)
+                wanted[frame] += [
+                    box
+                    for box in tally.boxes.get(frame, ())
+                    if self.at(frame, box) == number and not self._left(frame, box)
+                ]
+        return {frame: boxes for frame, boxes in wanted.items() if boxes}
 
     def rename(self, by_face: dict[int, bytes]) -> dict[int, bytes]:
         """Turn numbers of followed faces into numbers of tracks; faces outside the plan are left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -196,3 +197,19 @@ def test_a_span_is_drawn_as_in_the_whole_clip(
         span = range(start, min(start + length, 44))
         for one, other in zip(_drawn(patch, levels, span), whole[span.start : span.stop], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_single_frame_is_drawn_with_the_tracks_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthesize, "Synthesizer", _Ramp)
+    monkeypatch.setattr("vidanon.stages.landmark.Landmarker", _Everywhere)
+    plan = _plan(_points()[None] * 100)
+    twin = replace(plan.tracks[0], id=1, person=1, boxes=plan.tracks[0].boxes + np.float32(5))
+    crowd = replace(
+        plan, tracks=(*plan.tracks, twin), identities={0: plan.identities[0], 1: plan.identities[0]}
+    )
+    renderer = render.Renderer(crowd, Settings(), ModelStore(), render.RenderSummary())
+    frame = render.Frame(0, 0, np.full((100, 100, 3), 90, np.uint8))
+    for tracks in ({0}, {1}, {0, 1}, set()):
+        _Ramp.drawn = 0
+        _, shown = renderer.still(frame, tracks)
+        assert set(shown) == tracks and _Ramp.drawn == len(tracks)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -183,14 +183,14 @@ class Renderer:
         wanted = (work for work in decided if span is None or work.frame.index in span)
         yield from ordered_map(pool, finish, wanted, ahead)
 
-    def still(self, frame: Frame) -> tuple[UInt8, dict[int, float]]:
-        """Draw one frame by itself, without regard to its neighbours.
+    def still(self, frame: Frame, tracks: Container[int]) -> tuple[UInt8, dict[int, float]]:
+        """Draw some tracks in one frame by itself, without regard to its neighbours.
 
         Returns:
             The picture, and for the tracks in it whose new face passed the gate the share of the forehead
             that had to be cleared of new hair, 0..1; the others are obscured.
         """
-        work = self.generate(self.encode_attributes(frame))
+        work = self.generate(self.encode_attributes(frame, tracks))
         for face in work.faces.values():
             face.show = face.passes
         image = self.composite(work).image
@@ -201,11 +201,11 @@ class Renderer:
                 hair[key] = segment.fallen_hair(face.picture, face.landmarks, face.parts)
         return image, hair
 
-    def encode_attributes(self, frame: Frame) -> _Work:
-        """Find w for every face of a frame that has landmarks."""
+    def encode_attributes(self, frame: Frame, tracks: Container[int] | None = None) -> _Work:
+        """Find w for every face of a frame (or those of some tracks only) that has landmarks."""
         faces: dict[int, _Face] = {}
         for track in self._plan.tracks:
-            if not track.start <= frame.index < track.end:
+            if not track.start <= frame.index < track.end or (tracks is not None and track.id not in tracks):
                 continue
             offset = frame.index - track.start
             face = faces[track.id] = _Face(track, offset)

@@ -7,6 +7,7 @@ new face are the source's. dlib is left out on purpose: it must not take part in
 from __future__ import annotations
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def prefer_where_it_failed(
     """
     choosy = [person for person in frames if len(plan.spares.get(person, ())) > 1]
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
-    wanted = {person: _worst(frames[person]) for person in sorted(most)}
+    wanted = {person: _spread(frames[person]) for person in sorted(most)}
     if not wanted:
         return plan
     studio = _Studio(source, plan, wanted, settings, models)
@@ -111,7 +112,7 @@ def prefer_where_it_failed(
     return replace(plan, spares=spares)
 
 
-def _worst(frames: list[int]) -> list[int]:
+def _spread(frames: list[int]) -> list[int]:
     """Return some of the frames, evenly spread."""
     return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))]
 
@@ -127,16 +128,22 @@ class _Studio:
         self._renderer = Renderer(plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)
         self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
-        self._plan, self._wanted = plan, wanted
+        self._plan, self._wanted, self._workers = plan, wanted, settings.runtime.workers
 
     def draw(self, turn: int, busy: set[int]) -> dict[int, dict[int, tuple[float, Float]]]:
         """Draw everyone's face number ``turn``; return what :func:`_draw` finds by person and frame."""
         painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX)
-        shown = {
-            f.index: _draw(painter, f, self._plan, busy, self._wanted, self._embed) for f in self._frames
-        }
+        with ThreadPoolExecutor(self._workers) as pool:
+            shown = list(
+                pool.map(
+                    lambda frame: _draw(painter, frame, self._plan, busy, self._wanted, self._embed),
+                    self._frames,
+                )
+            )
         return {
-            person: {index: seen[person] for index, seen in shown.items() if person in seen}
+            person: {
+                f.index: seen[person] for f, seen in zip(self._frames, shown, strict=True) if person in seen
+            }
             for person in busy
         }
 
@@ -210,7 +217,7 @@ def _draw(
     ]
     if not tracks:
         return {}
-    image, shown = painter.still(frame)
+    image, shown = painter.still(frame, {track.id for track in tracks})
     return {
         track.person: _compare(frame, image, track, embed, shown[track.id])
         for track in tracks

@@ -176,3 +176,19 @@ def test_damaged_bank_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", w=np.zeros(3))
     with pytest.raises(ModelsError, match="cannot be read"):
         load_bank(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("wearing", [True, False])
+def test_who_wears_no_glasses_seldom_gets_a_face_with_glasses(wearing: bool) -> None:
+    bank = load_bank()
+    read = np.array([bank.read(embedding).glasses for embedding in bank.embeddings[:600]])
+    people = np.flatnonzero(
+        ((bank.glasses[:600] > 0.5) == wearing) & ((read > 0.6) == wearing) & ~bank.child[:600]
+    )
+    chosen = [
+        bank.index(choose({0: Profile(bank.embeddings[row], bank.skin_lab[row])}, KEY)[0].name)
+        for row in people[:24]
+    ]
+    assert len(chosen) == 24
+    share = float((bank.glasses[chosen] > 0.5).mean())
+    assert share > 0.35 if wearing else share < 0.1, share

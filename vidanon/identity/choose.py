@@ -50,7 +50,10 @@ SKIN_UNIT_LAB = np.array([15.0, 8.0, 8.0], np.float32)
 SEX_UNIT = 0.5
 ANCESTRY_UNIT = 0.3
 BEARD_UNIT = 0.25
-GLASSES_UNIT = 0.6
+GLASSES_UNIT = 0.4
+BARE_EYES, SURE_GLASSES = 0.4, 0.6
+"""Readings up to which nobody wears glasses and from which everybody does: of portraits without, 97 % read
+less than the first; of those with, 76 % more than the second."""
 FRINGE_FREE_LAB = 12.0
 FRINGE_UNIT_LAB = 10.0
 
@@ -183,6 +186,7 @@ def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> n
 def _cost(bank: Bank, profile: Profile) -> Float:
     """Return how much each row would change what should stay (n,); lower is better."""
     source = bank.read(profile.embedding, profile.look)
+    glasses = np.clip((source.glasses - BARE_EYES) / (SURE_GLASSES - BARE_EYES), 0, 1)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (
         ((bank.age - source.age) / AGE_UNIT_YEARS) ** 2
@@ -190,7 +194,7 @@ def _cost(bank: Bank, profile: Profile) -> Float:
         + ((bank.female - source.female) / SEX_UNIT) ** 2
         + (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
         + ((bank.beard - source.beard) / BEARD_UNIT) ** 2
-        + ((bank.glasses - source.glasses) / GLASSES_UNIT) ** 2
+        + ((bank.glasses - glasses) / GLASSES_UNIT) ** 2
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
     )
     return np.asarray(cost, np.float32)

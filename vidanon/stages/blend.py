@@ -35,6 +35,8 @@ SMALL_PX = 160
 """Longer side of the small copy."""
 STRAND_CONTRAST = (4.0, 12.0)
 """From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
+STRAND_REACH = 0.03
+"""How far beside such a place a forehead is not used either, face widths: the finest strands hardly stand out."""
 _YCC_FROM_RGB = np.array(
     [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
 )
@@ -193,7 +195,9 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     # Single strands are finer than the chances of parts, but they stand out from the skin around them.
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
-    strands = _step(np.abs(skin - grey), *STRAND_CONTRAST) * above_brows
+    strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
+    reach = max(1, round(STRAND_REACH * width))
+    strands = cv2.dilate(strands, np.ones((2 * reach + 1,) * 2, np.uint8)) * above_brows
     return np.asarray(own * (1 - strands), np.float32)
 
 

@@ -114,7 +114,7 @@ def test_skin_tone_and_ancestry_are_kept(tone: tuple[float, float, float]) -> No
     chosen = [bank.index(choose({0: profile}, KEY + bytes([n]))[0].name) for n in range(20)]
     off_skin = np.linalg.norm(bank.skin_lab - skin, axis=1)
     off_ancestry = np.abs(bank.ancestry - bank.read(profile.embedding).ancestry).sum(axis=1)
-    assert off_skin[chosen].mean() < 0.7 * off_skin.mean()
+    assert off_skin[chosen].mean() < 0.75 * off_skin.mean()
     assert off_ancestry[chosen].mean() < off_ancestry.mean()
 
 
@@ -192,3 +192,14 @@ def test_who_wears_no_glasses_seldom_gets_a_face_with_glasses(wearing: bool) -> 
     assert len(chosen) == 24
     share = float((bank.glasses[chosen] > 0.5).mean())
     assert share > 0.35 if wearing else share < 0.1, share
+
+
+def test_bearded_men_get_bearded_faces_more_often() -> None:
+    bank = load_bank()
+    men = np.flatnonzero((bank.female < 0.3) & ~bank.child)
+    share = {}
+    for name, rows in (("full", men[bank.beard[men] > 0.8][:16]), ("bare", men[bank.beard[men] < 0.05][:16])):
+        people = [Profile(bank.embeddings[row], bank.skin_lab[row]) for row in rows]
+        chosen = [bank.index(choose({0: profile}, KEY)[0].name) for profile in people]
+        share[name] = float(bank.beard[chosen].mean())
+    assert share["full"] > share["bare"] + 0.08, share

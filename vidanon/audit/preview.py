@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vidanon.geometry import apply
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
+from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ MAX_DRAWN = 8
 """So many faces of a person are drawn at most."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
+BEARD_COST = 0.3
+"""What a chin as dark as a beard counts where the source's is bare, or the other way round."""
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
+PATCH = 0.05
+"""Side of what is looked at around a point of the face, widths of the face."""
 MAX_COMPARED = 256
 """Frames of a track among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
@@ -228,7 +234,20 @@ def _draw(
 def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace, hair: float) -> tuple[float, Float]:
     landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
     after = embed(image, landmarks)
-    return float(embed(frame.image, landmarks) @ after) + HAIR_COST * hair, after
+    beard = abs(_chin_shade(frame.image, landmarks) - _chin_shade(image, landmarks))
+    return float(embed(frame.image, landmarks) @ after) + HAIR_COST * hair + BEARD_COST * beard, after
+
+
+def _chin_shade(image: UInt8, landmarks: Float) -> float:
+    """Return how bright the chin is beside the cheeks, 0..1: about .9 where it is bare, .4 under a beard."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    side = max(3, round(PATCH * float(np.ptp(landmarks[:, 0]))))
+
+    def brightness(points: tuple[int, ...]) -> float:
+        patches = [cv2.getRectSubPix(grey, (side, side), tuple(map(float, landmarks[i]))) for i in points]
+        return float(np.mean(patches))
+
+    return min(brightness(CHIN) / max(brightness(UPPER_CHEEKS), 1.0), 1.0)
 
 
 def _mean(costs: list[float]) -> float:

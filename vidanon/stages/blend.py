@@ -36,7 +36,7 @@ SMALL_PX = 160
 STRAND_CONTRAST = (4.0, 12.0)
 """From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
 STRAND_REACH = 0.03
-"""How far beside such a place a forehead is not used either, face widths: the finest strands hardly stand out."""
+"""How far beside such a place the forehead is left out too, face widths: fine strands hardly stand out."""
 _YCC_FROM_RGB = np.array(
     [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
 )

@@ -1,4 +1,4 @@
-"""Index lists of MediaPipe's face mesh (478 points) that the warp and the mask use."""
+"""Index lists of MediaPipe's face mesh (478 points) that warp, mask and choice use."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ LIPS = (
     *(78, 88, 87, 14, 317, 318, 308, 310, 312, 13, 82, 80),
 )
 CHEEKS = (50, 280, 205, 425, 187, 411, 101, 330)
+UPPER_CHEEKS = (50, 280, 101, 330)
+CHIN = (200, 199, 175, 32, 262, 208, 428)
 RIGID = (33, 133, 263, 362, 168, 6, 195, 4, 1, 2, 98, 327)
 """Points that move with the skull: eye corners, nose."""
 

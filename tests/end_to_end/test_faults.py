@@ -179,3 +179,7 @@ def test_a_second_audit_judges_only_what_looks_different(
     third = audit(source, source, models, 2, plan, {}, 3, None, memory)
     assert looked and not third.passed and len(third.leaks) == FRAMES
     assert all(sample.recognised_by for sample in third.tracks[0].samples)
+    memory.output = source
+    fourth = audit(source, other, models, 2, plan, drawn.obscured_at, 3, None, memory)
+    assert {sample.frame for sample in fourth.tracks[0].samples} == set(range(FRAMES)), "once recognised"
+    assert len(first.tracks[0].samples) < FRAMES

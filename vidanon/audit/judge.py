@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 SAMPLE_EVERY_FRAMES = 5
 """Without a plan, and for faces that no track covers, two frames of so many are judged."""
+CLOSER_SAMPLES, SUSPECT_SAMPLES = 2, 6
+"""So many times the usual number of frames is looked at in addition, at most."""
+NEARLY = 0.01
 _MATCH_IOU = 0.25
 _LISTED = 4
 Judged = tuple[list[FacePair], list[HiddenFace]]
@@ -82,7 +85,8 @@ def audit(
         plan: what the result was made from; names tracks and bounds the work. None: faces are followed anew.
         obscured_at: frames in which a track was obscured, as the renderer says.
         samples: frames per track that the recognisers look at, a third of them with its neighbour; up to
-            twice as many more where a track comes near the line between two people and one.
+            twice as many more where a track comes near the line between two people and one, and six times
+            where somebody was recognised in an earlier result.
         progress: called with (frames done, frames stated).
         memory: of the last audit of the same source, taken over and brought up to date.
 
@@ -96,7 +100,8 @@ def audit(
     tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress, memory)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
-    closer = tracks.closer(tally, numbered, obscured_at or {}, samples)
+    suspects = set() if memory is None else memory.suspects
+    closer = tracks.closer(tally, numbered, obscured_at or {}, samples, suspects)
     further = judge_again(source, output, models, closer, workers, dlib, memory) if closer else ([], [])
     if memory is not None:
         memory.learn(tally, *further)
@@ -105,6 +110,7 @@ def audit(
         _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)
         for number, faces in sorted(numbered.items())
     )
+    suspects.update(result.track for result in results if result.failing and plan)
     notes = () if plan is None else plan.notes
     if not dlib:
         notes += ("only one recogniser judged, and it took part in choosing the faces: install dlib-bin",)
@@ -200,17 +206,26 @@ class _Tracks:
         return result
 
     def closer(
-        self, tally: Tally, numbered: dict[int, Judged], obscured_at: dict[int, list[int]], budget: int
+        self,
+        tally: Tally,
+        numbered: dict[int, Judged],
+        obscured_at: dict[int, list[int]],
+        samples: int,
+        suspects: Set[int],
     ) -> dict[int, list[Float]]:
         """Return the faces to be judged beside those that came near the line, boxes (4,) by frame.
 
+        Where somebody was recognised in an earlier result, what is not masked of the track counts as near.
         Without a plan enough was judged already.
         """
         wanted: dict[int, list[Float]] = defaultdict(list)
         for number, (pairs, _) in numbered.items() if self.plan else ():
             masked = set(obscured_at.get(number, ()))
-            nearness = {p.frame: -1.0 if _is_masked(p, masked) else nearness_of(p) for p in pairs}
-            for frame in closer_frames(nearness, 2 * budget):
+            suspect = number in suspects
+            least = NEARLY if suspect else -np.inf
+            nearness = {p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), least) for p in pairs}
+            budget = samples * (SUSPECT_SAMPLES if suspect else CLOSER_SAMPLES)
+            for frame in closer_frames(nearness, budget):
                 wanted[frame] += [
                     box
                     for box in tally.boxes.get(frame, ())

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from vidanon.renderer import Renderer
     from vidanon.settings import Settings
 
-FRAMES = 3
-SAFE_MARGIN = 0.09
-"""A face is taken at once when it stays this far below the threshold on average."""
+FRAMES = (3, 8)
+"""So many frames are drawn for a person: the first number, and one more per SPACING_FRAMES of the track."""
+SPACING_FRAMES = 60
+SAFE_MARGIN = 0.05
+"""A face is taken at once when it stays this far below the threshold in every frame drawn."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
 MAX_DRAWN = 8
@@ -52,8 +54,8 @@ def prefer_strangers(
 ) -> tuple[Plan, dict[int, float]]:
     """Put every person's new faces into the order in which they should be tried.
 
-    The first face in the key's order that is clearly a stranger on the frames drawn stays first; where none
-    is, the least similar one comes first.
+    The first face in the key's order that is clearly a stranger on all frames drawn comes first; if none is,
+    the one that is least similar where it is most similar.
 
     Args:
         source: the video.
@@ -81,7 +83,7 @@ def prefer_strangers(
         if not busy:
             break
         for person, results in studio.draw(turn, busy).items():
-            costs[person].append(_mean([cost for cost, _ in results.values()]))
+            costs[person].append(_worst(results))
             drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
     links = {person: _link(drawn[person]) for person in wanted}
     return _ordered(plan, costs), {person: link for person, link in links.items() if link is not None}
@@ -110,7 +112,7 @@ def prefer_where_it_failed(
     for turn in range(1, 1 + min(MAX_DRAWN, max(len(spares[person]) for person in wanted))):
         busy = {person for person in wanted if turn <= len(spares[person])}
         for person, results in studio.draw(turn, busy).items():
-            costs[person].append(max((cost for cost, _ in results.values()), default=NEVER_SHOWN))
+            costs[person].append(_worst(results))
     for person, values in costs.items():
         order = sorted(range(len(values)), key=values.__getitem__)
         rest = spares[person][len(values) :]
@@ -120,7 +122,7 @@ def prefer_where_it_failed(
 
 def _spread(frames: list[int]) -> list[int]:
     """Return some of the frames, evenly spread."""
-    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))]
+    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES[0]).round().astype(int))]
 
 
 class _Studio:
@@ -179,7 +181,8 @@ def _most_different(track: Track, offsets: npt.NDArray[np.intp]) -> list[int]:
     shapes = np.stack(views)
     rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
     gap = np.full(len(shapes), np.inf)
-    while len(rows) < min(FRAMES, len(shapes)):
+    count = min(FRAMES[0] + len(track) // SPACING_FRAMES, FRAMES[1], len(shapes))
+    while len(rows) < count:
         gap = np.minimum(gap, np.linalg.norm(shapes - shapes[rows[-1]], axis=1))
         rows.append(int(gap.argmax()))
     return sorted(set(rows))
@@ -250,8 +253,9 @@ def _chin_shade(image: UInt8, landmarks: Float) -> float:
     return min(brightness(CHIN) / max(brightness(UPPER_CHEEKS), 1.0), 1.0)
 
 
-def _mean(costs: list[float]) -> float:
-    return float(np.mean(costs)) if costs else NEVER_SHOWN
+def _worst(results: dict[int, tuple[float, Float]]) -> float:
+    """Return the highest cost, as the worst frame decides in the audit."""
+    return max((cost for cost, _ in results.values()), default=NEVER_SHOWN)
 
 
 def _is_safe(cost: float) -> bool:

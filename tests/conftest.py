@@ -12,6 +12,12 @@ import pytest
 from hypothesis import settings
 from nobody import substitute
 
+from vidanon.errors import ModelsError
+from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.settings import Settings
+from vidanon.types import Plan
+
 # A busy machine is no finding.
 settings.register_profile("vidanon", deadline=None)
 settings.load_profile("vidanon")
@@ -87,6 +93,14 @@ def _write_tone(
         for frame in resampler.resample(block):
             output.mux(track.encode(frame))
     output.mux(track.encode(None))
+
+
+def analysed(path: Path, settings: Settings) -> Plan:
+    """Analyse a clip with the real networks; without them the test is skipped."""
+    try:
+        return analyse(path, settings, ModelStore())
+    except ModelsError:
+        pytest.skip("the models are not here; run 'vidanon models fetch'")
 
 
 def duration_s(path: Path) -> float:

@@ -7,16 +7,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import duration_s, make_clip
+from conftest import analysed, duration_s, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.errors import ModelsError
 from vidanon.jobs import parts
 from vidanon.jobs.executors import make_executor
 from vidanon.jobs.parts import boundaries, render_in_parts
 from vidanon.models.registry import ModelStore
-from vidanon.plan import analyse
 from vidanon.renderer import render
 from vidanon.settings import RuntimeSettings, Settings
 from vidanon.stages.decode import Decoder, key_pictures, probe
@@ -131,10 +129,7 @@ def wide_clip(clip_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def empty_plan(wide_clip: Path) -> Plan:
-    try:
-        return analyse(wide_clip, SETTINGS, ModelStore())
-    except ModelsError:
-        pytest.skip("the models are not here; run 'vidanon models fetch'")
+    return analysed(wide_clip, SETTINGS)
 
 
 @pytest.mark.usefixtures("short_parts")

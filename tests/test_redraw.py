@@ -8,15 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import duration_s, make_clip
+from conftest import analysed, duration_s, make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from test_audit import code, make_plan, make_track
 
 from vidanon.audit.remedy import obscured
-from vidanon.errors import ModelsError
 from vidanon.models.registry import ModelStore
-from vidanon.plan import analyse
 from vidanon.redraw import Drawn, changed_frames, redraw
 from vidanon.renderer import CONTEXT_FRAMES, render
 from vidanon.settings import EncodeSettings, RuntimeSettings, Settings
@@ -84,16 +82,13 @@ def place(plan: Plan, start: int, count: int, left: float) -> Plan:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_only_the_changed_group_is_drawn_again(long_clip: Path, tmp_path: Path, suffix: str) -> None:
     models = ModelStore()
-    try:
-        empty = analyse(long_clip, SETTINGS, models)
-    except ModelsError:
-        pytest.skip("the models are not here; run 'vidanon models fetch'")
+    empty = analysed(long_clip, SETTINGS)
     clip = long_clip
     if suffix == ".webm":
         clip = make_clip(
             tmp_path / "opus.mp4", size=(256, 128), pts=range(0, FRAMES * 512, 512), audio_codecs=("libopus",)
         )
-        empty = analyse(clip, SETTINGS, models)
+        empty = analysed(clip, SETTINGS)
     plan = place(empty, 0, FRAMES, left=30)
     first = tmp_path / f"first{suffix}"
     before = Drawn(first, plan, render(clip, plan, first, SETTINGS, models))
@@ -123,10 +118,7 @@ def test_only_the_changed_group_is_drawn_again(long_clip: Path, tmp_path: Path, 
 @pytest.mark.usefixtures("short_groups")
 def test_where_everything_changes_all_is_drawn(long_clip: Path, tmp_path: Path) -> None:
     models = ModelStore()
-    try:
-        empty = analyse(long_clip, SETTINGS, models)
-    except ModelsError:
-        pytest.skip("the models are not here; run 'vidanon models fetch'")
+    empty = analysed(long_clip, SETTINGS)
     first, again = tmp_path / "first.mp4", tmp_path / "again.mp4"
     before = Drawn(first, empty, render(long_clip, empty, first, SETTINGS, models))
     summary = redraw(

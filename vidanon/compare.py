@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile, zip_longest
 from pathlib import Path
@@ -289,13 +289,8 @@ def compare_videos(
         InputError: a file is missing or no video, or the pictures differ in size.
         ModelsError: a model, or dlib where asked for, is missing.
     """
-    from vidanon.stages.decode import Decoder
-
     memory = memory or Memory()
-    with ExitStack() as stack:
-        first, second = stack.enter_context(Decoder(source)), stack.enter_context(Decoder(output))
-        earlier = stack.enter_context(Decoder(memory.output)) if memory.output else None
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
+    with _opened(source, output, memory) as (first, second, earlier), ThreadPoolExecutor(workers) as pool:
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
@@ -342,18 +337,13 @@ def judge_again(
         InputError: a file is missing or no video.
         ModelsError: a model, or dlib where asked for, is missing.
     """
-    from vidanon.stages.decode import Decoder
-
     memory = memory or Memory()
     comparison = _Comparison(models, lambda _, __: True, workers, dlib, None, memory)
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
-    with ExitStack() as stack:
-        first, second = stack.enter_context(Decoder(source)), stack.enter_context(Decoder(output))
-        earlier = stack.enter_context(Decoder(memory.output)) if memory.output else None
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
+    with _opened(source, output, memory) as videos, ThreadPoolExecutor(workers) as pool:
         last = max(wanted, default=-1)
-        every = _side_by_side(first, second, earlier, Tally())
+        every = _side_by_side(*videos, Tally())
         asked = (
             some for some in takewhile(lambda some: some[0].index <= last, every) if some[0].index in wanted
         )
@@ -364,6 +354,15 @@ def judge_again(
             pairs += seen
             hidden += unseen
     return pairs, hidden
+
+
+@contextmanager
+def _opened(source: Path, output: Path, memory: Memory) -> Iterator[tuple[Decoder, Decoder, Decoder | None]]:
+    """Open both videos, and the earlier result if one is remembered."""
+    from vidanon.stages.decode import Decoder
+
+    with Decoder(source) as first, Decoder(output) as second, ExitStack() as stack:
+        yield first, second, stack.enter_context(Decoder(memory.output)) if memory.output else None
 
 
 def _side_by_side(first: Decoder, second: Decoder, earlier: Decoder | None, tally: Tally) -> Iterator[Frames]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vidanon.renderer import CONTEXT_FRAMES, Progress, Renderer, RenderSummary, render, require_source
 from vidanon.stages.synthesize import exit_for_face
-from vidanon.types import Plan, Track
+from vidanon.types import Float, Plan, Track
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -137,10 +137,10 @@ def redraw(
     from vidanon.stages.join import Joiner, Piece
 
     keys = [] if before.path.is_dir() else key_pictures(before.path, plan.frames)
-    late = _lateness(before.path, keys, source) if keys else 0
     runs = list(_runs(keys, changed_frames(before.plan, plan, settings.render.exit_px), plan.frames))
     if not any(run.stays for run in runs):
         return render(source, plan, target, settings, models, progress)
+    late = _lateness(before.path, keys, source)
     renderer = Renderer(plan, settings, models, RenderSummary())
     starts, suffix = key_pictures(source, plan.frames), Piece.suffix_for(target)
     pieces: list[Piece] = []
@@ -160,6 +160,11 @@ def redraw(
     with joiner:
         joiner.join()
     return _merged(plan, before.summary, parts, set(anew), joiner.notes)
+
+
+def drawn_from(track: Track) -> tuple[Float, ...]:
+    """Return what of a track decides, frame by frame, how it is drawn; so do its size and its new face."""
+    return track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame
 
 
 def changed_frames(before: Plan, after: Plan, exit_px: int = 0) -> set[int]:
@@ -186,18 +191,17 @@ def _draws_same_face(before: Plan, one: Track, after: Plan, other: Track, exit_p
     """Say whether two states of a track differ, if at all, in single frames only."""
     if (one.start, one.end, one.person) != (other.start, other.end, other.person):
         return False
-    sizes = {exit_for_face(track.crop_from_frame, exit_px) for track in (one, other)}
-    faces = [plan.identities.get(one.person) for plan in (before, after)]
-    if faces[0] is None or faces[1] is None:
-        return len(sizes) == 1 and faces[0] is faces[1]
-    return len(sizes) == 1 and np.array_equal(faces[0].vector, faces[1].vector)
+    if len({exit_for_face(track.crop_from_frame, exit_px) for track in (one, other)}) > 1:
+        return False
+    old, new = (plan.identities.get(one.person) for plan in (before, after))
+    return old is new or (old is not None and new is not None and np.array_equal(old.vector, new.vector))
 
 
 def _rows_differ(one: Track, other: Track) -> npt.NDArray[np.bool_]:
     """Return for every frame of a track whether two states of it differ, bool (n,)."""
     differ = np.zeros(len(one), bool)
-    for name in ("boxes", "landmarks", "blendshapes", "crop_from_frame"):
-        a, b = (np.asarray(getattr(track, name)).reshape(len(track), -1) for track in (one, other))
+    for pair in zip(drawn_from(one), drawn_from(other), strict=True):
+        a, b = (array.reshape(len(one), -1) for array in pair)
         differ |= ~((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=1)
     return differ
 
@@ -232,18 +236,13 @@ def _merged(
     plan: Plan, before: RenderSummary, parts: Sequence[RenderSummary], anew: set[int], notes: Sequence[str]
 ) -> RenderSummary:
     """Sum up a result whose frames are those of an earlier one, but for some."""
-    total = RenderSummary(frames=plan.frames)
-    all_notes: dict[str, None] = {}
+    total = RenderSummary()
     for track, frames in before.obscured_at.items():
         total.obscured_at[track] = [frame for frame in frames if frame not in anew]
-    for part in parts:
-        all_notes |= dict.fromkeys(part.notes)
-        for stage, spent in part.seconds.items():
-            total.seconds[stage] = total.seconds.get(stage, 0.0) + spent
-        for track, frames in part.obscured_at.items():
-            total.obscured_at[track] = sorted([*total.obscured_at.get(track, ()), *frames])
-    total.obscured = sum(map(len, total.obscured_at.values()))
-    faces = sum(min(track.end, plan.frames) - track.start for track in plan.tracks)
-    total.replaced = faces - total.obscured
-    total.notes = tuple(all_notes | dict.fromkeys(notes))
+    for part in (*parts, RenderSummary(notes=tuple(notes))):
+        total.add(part)
+    for frames in total.obscured_at.values():
+        frames.sort()
+    total.frames, total.obscured = plan.frames, sum(map(len, total.obscured_at.values()))
+    total.replaced = sum(min(track.end, plan.frames) - track.start for track in plan.tracks) - total.obscured
     return total

@@ -60,6 +60,17 @@ class RenderSummary:
     notes: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def add(self, part: RenderSummary) -> None:
+        """Add what was drawn of further frames; a note that both have stays one."""
+        self.frames += part.frames
+        self.replaced += part.replaced
+        self.obscured += part.obscured
+        for stage, spent in part.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        for track, frames in part.obscured_at.items():
+            self.obscured_at.setdefault(track, []).extend(frames)
+        self.notes = tuple(dict.fromkeys((*self.notes, *part.notes)))
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time of a block to a stage."""

@@ -46,6 +46,7 @@ SAMPLE_EVERY_FRAMES = 5
 CLOSER_SAMPLES, SUSPECT_SAMPLES = 2, 6
 """So many times the usual number of frames is looked at in addition, at most."""
 NEARLY = 0.01
+"""Nearness of a suspect's face that is far from the line: enough to look beside it, after all nearer ones."""
 _MATCH_IOU = 0.25
 _LISTED = 4
 Judged = tuple[list[FacePair], list[HiddenFace]]
@@ -94,23 +95,22 @@ def audit(
         InputError: a file is missing or no video, or the pictures differ in size.
         ModelsError: a model is missing.
     """
+    memory = memory or Memory()
     dlib = fetch_recognisers(models)
     tracks = _Tracks(plan, samples)
     watcher = Watcher()
     tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress, memory)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
-    suspects = set() if memory is None else memory.suspects
-    closer = tracks.closer(tally, numbered, obscured_at or {}, samples, suspects)
+    closer = tracks.closer(tally, numbered, obscured_at or {}, samples, memory.suspects)
     further = judge_again(source, output, models, closer, workers, dlib, memory) if closer else ([], [])
-    if memory is not None:
-        memory.learn(tally, *further)
+    memory.learn(tally, *further)
     again = tracks.sorted_by_track(*further)
     results = tuple(
         _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)
         for number, faces in sorted(numbered.items())
     )
-    suspects.update(result.track for result in results if result.failing and plan)
+    memory.suspects.update(result.track for result in results if result.failing and plan)
     notes = () if plan is None else plan.notes
     if not dlib:
         notes += ("only one recogniser judged, and it took part in choosing the faces: install dlib-bin",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def _rounds(
     from vidanon.redraw import Drawn, redraw
     from vidanon.renderer import render
 
-    seconds: dict[str, float] = {}
+    seconds: defaultdict[str, float] = defaultdict(float)
     tried: list[tuple[Plan, Audit]] = []
     memory = Memory()
     before: Drawn | None = None
@@ -114,7 +115,7 @@ def _rounds(
         else:
             summary = redraw(source, plan, target, settings, models, watch, before=before, folder=scratch)
         for stage, spent in summary.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + spent
+            seconds[stage] += spent
         if not settings.audit.enabled:
             return Rendered(plan, summary, None, 1, seconds)
         started = time.monotonic()
@@ -130,7 +131,7 @@ def _rounds(
             _named(progress, f"audit{again}"),
             memory,
         )
-        seconds["audit"] = seconds.get("audit", 0.0) + time.monotonic() - started
+        seconds["audit"] += time.monotonic() - started
         result = Rendered(plan, summary, found, round_number + 1, seconds)
         better = None
         if not found.passed and round_number < settings.audit.rounds:
@@ -139,7 +140,7 @@ def _rounds(
             if not late:
                 started = time.monotonic()
                 plan = prefer_where_it_failed(source, plan, _recognised(found), settings, models)
-                seconds["choose"] = seconds.get("choose", 0.0) + time.monotonic() - started
+                seconds["choose"] += time.monotonic() - started
             better = remedy(plan, found, obscure_only=late, earlier=tried)
             tried.append((plan, found))
         if better is None:

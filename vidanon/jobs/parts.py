@@ -203,7 +203,7 @@ def _draw(
 
 def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
     """Return a name for a part that changes with all that it depends on, vidanon itself (``product``) too."""
-    from vidanon.redraw import context
+    from vidanon.redraw import context, drawn_from
     from vidanon.stages.synthesize import exit_for_face
 
     wanted = context(span, plan.frames)
@@ -217,7 +217,7 @@ def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
         if first >= stop:
             continue
         rows = slice(first - track.start, stop - track.start)
-        for array in (track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame):
+        for array in drawn_from(track):
             digest.update(np.ascontiguousarray(array[rows]).tobytes())
         code = plan.identities.get(track.person)  # none: a place that is only ever obscured
         digest.update(b"" if code is None else code.vector.tobytes())
@@ -248,20 +248,13 @@ def _sum(parts: Sequence[Part], frames: int, notes: Sequence[str]) -> RenderSumm
     from vidanon.renderer import RenderSummary
 
     total = RenderSummary()
-    all_notes: dict[str, None] = {}
     for part in parts:
         counts = json.loads(part.counts.read_text())
-        all_notes |= dict.fromkeys(counts["notes"])
-        total.frames += counts["frames"]
-        total.replaced += counts["replaced"]
-        total.obscured += counts["obscured"]
-        for stage, spent in counts["seconds"].items():
-            total.seconds[stage] = total.seconds.get(stage, 0.0) + spent
-        for track, indices in counts["obscured_at"].items():
-            total.obscured_at.setdefault(int(track), []).extend(indices)
+        counts["obscured_at"] = {int(track): indices for track, indices in counts["obscured_at"].items()}
+        total.add(RenderSummary(**counts))
     if total.frames != frames:
         raise OutputError(
             f"{parts[0].path.parent}: {total.frames} of {frames} frames; delete it and run again"
         )
-    total.notes = tuple(all_notes | dict.fromkeys(notes))
+    total.add(RenderSummary(notes=tuple(notes)))
     return total

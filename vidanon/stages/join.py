@@ -32,8 +32,8 @@ class Piece:
     stop: int | None = None
     late: int = 0
 
-    @classmethod
-    def suffix_for(cls, target: Path) -> str:
+    @staticmethod
+    def suffix_for(target: Path) -> str:
         """Return the kind of file to write a piece to that is to be joined into ``target``."""
         return ".webm" if target.suffix.lower() == ".webm" else ".mp4"
 

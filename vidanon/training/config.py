@@ -33,11 +33,18 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class SurrogateConfig:
-    """The network that tells from w alone what the frozen networks would read in its picture."""
+    """The networks that tell from w alone what the frozen networks would read in its picture.
 
+    Attributes:
+        members: networks that learn the same samples, each from its own beginning.
+        width, depth: of each.
+        steps, batch, rate: of the training of each.
+    """
+
+    members: int = 3
     width: int = 1024
     depth: int = 4
-    steps: int = 4000
+    steps: int = 600
     batch: int = 256
     rate: float = 1e-3
 
@@ -93,6 +100,9 @@ class Stage:
         cross: share of cross-identity steps (in thirds: 0, 1/3, 2/3, 1).
         fresh: before the stage, this many faces that the mapper itself makes are read by the real networks,
             join the samples, and teach the surrogate where it is now asked.
+        coded: 0: encoder and mapper learn. Else the encoder stays as it is, this many batches are encoded
+            once (a multiple of 3), and the mapper alone learns from them, with other identities every time:
+            a step costs a tenth.
         losses: their weights.
     """
 
@@ -104,6 +114,7 @@ class Stage:
     r1: float = 10.0
     cross: float = 0.667
     fresh: int = 0
+    coded: int = 0
     losses: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:
@@ -111,6 +122,8 @@ class Stage:
             raise SettingsError(f"stage.reader = '{self.reader}': choose surrogate or generator")
         if self.losses.picture and self.reader != "generator":
             raise SettingsError("stage.losses.picture needs reader = 'generator'")
+        if self.coded % 3 or (self.coded and self.losses.picture):
+            raise SettingsError("stage.coded: a multiple of 3, and no stage.losses.picture beside it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +149,6 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     stages: tuple[Stage, ...] = (Stage(),)
-
-    @property
-    def uses_surrogate(self) -> bool:
-        """Whether any part of the run needs the surrogate."""
-        return self.data.made > 0 or any(stage.reader == "surrogate" for stage in self.stages)
 
 
 Section = TypeVar("Section")

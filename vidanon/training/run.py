@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from vidanon.training.data import (
     make_shards,
     missing_shards,
 )
-from vidanon.training.feed import Feeder
+from vidanon.training.feed import CodedFeeder, Feeder
 from vidanon.training.made import lead
 from vidanon.training.readers import GeneratorReader
 from vidanon.training.sheet import draw_sheet
@@ -62,7 +62,7 @@ class Folder:
         return self.root / "data" / kind
 
     def surrogate(self, name: str) -> Path:
-        """Return the file of a surrogate: ``first`` (random faces), ``second`` (led ones too), of a stage."""
+        """Return the file of a surrogate: ``first`` (random faces), or that of a stage."""
         return self.root / f"surrogate-{name}.pt"
 
 
@@ -92,15 +92,12 @@ class Run:
         drawn = self._samples("drawn", self.config.data.drawn, self._draw(0))
         held_out = self._samples("held-out", self.config.data.held_out, self._draw(HELD_OUT_SEED_OFFSET))
         samples, space, surrogate = drawn, self._space(drawn), None
-        thorough, quick = self.config.surrogate.steps, self.config.surrogate.steps // 3
         if self.config.data.made:
             # It only has to know the way; what lies there is read by the real networks.
-            first = self._surrogate("first", drawn, space, held_out, quick)
+            first = self._surrogate("first", drawn, space, held_out)
             made = self._samples("made", self.config.data.made, lambda shard: self._lead(shard, first, space))
             samples = join([drawn, made])
             space = self._space(samples)
-        if self.config.uses_surrogate:
-            surrogate = self._surrogate("second", samples, space, held_out, thorough)
         trainer = Trainer(self.config, space, self.spread, self.device)
         if self.folder.checkpoint.is_file():
             trainer.load(self.folder.checkpoint)
@@ -108,14 +105,17 @@ class Run:
             trainer.start_from(self._start, space)
         for number, stage in enumerate(self.config.stages):
             feeder = self._feeder(samples, space)
-            if stage.fresh and surrogate is not None:
-                name = f"stage-{number + 1}"
-                fresh = self._samples(name, stage.fresh, partial(self._make, trainer, feeder, number))
+            if stage.fresh:
+                fresh = self._samples(
+                    f"stage-{number + 1}", stage.fresh, partial(self._make, trainer, feeder, number)
+                )
                 samples = join([samples, fresh])
-                surrogate = self._surrogate(name, samples, space, held_out, quick, surrogate)
                 feeder = self._feeder(samples, space)
-            if trainer.stage == number:
-                self._train(trainer, feeder, self._trait_reader(stage, space, surrogate), held_out)
+            if trainer.stage > number:
+                continue
+            if stage.reader == "surrogate" and (stage.fresh or surrogate is None):
+                surrogate = self._surrogate(f"stage-{number + 1}", samples, space, held_out)
+            self._train(trainer, feeder, self._trait_reader(stage, space, surrogate), held_out)
         draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
         return self.folder.weights
 
@@ -125,7 +125,7 @@ class Run:
 
     def _make(self, trainer: Trainer, feeder: Feeder, number: int, shard: int) -> Any:
         """Return w of faces that the mapper makes before stage ``number``."""
-        crossing = Stage(batch=self.config.data.shard, cross=1.0)
+        crossing = Stage(batch=self.config.data.shard, cross=self.config.stages[number].cross)
         return trainer.latents(feeder.draw(crossing, FRESH_SEED_OFFSET + number, shard)).cpu().numpy()
 
     def _draw(self, offset: int) -> Callable[[int], Any]:
@@ -152,31 +152,22 @@ class Run:
         space.fit(samples, HeadPose(self.models))
         return space
 
-    def _surrogate(
-        self,
-        name: str,
-        samples: Samples,
-        space: TraitSpace,
-        held_out: Samples,
-        steps: int,
-        start: Surrogate | None = None,
-    ) -> Surrogate:
+    def _surrogate(self, name: str, samples: Samples, space: TraitSpace, held_out: Samples) -> Surrogate:
         config, path = self.config.surrogate, self.folder.surrogate(name)
         if path.is_file():
-            surrogate = Surrogate(config.width, config.depth)
+            surrogate = Surrogate(config)
             surrogate.load_state_dict(torch.load(path, weights_only=True))
             return surrogate.eval().requires_grad_(False)
         surrogate = train_surrogate(
             torch.from_numpy(samples.w),
             space.traits_of(samples),
-            replace(config, steps=steps),
+            config,
             self.config.seed,
             (self.spread.mean, self.spread.std),
             lambda step, steps, losses: self.progress(f"surrogate ({name})", step, steps, losses),
-            start,
         )
         figures = explained(surrogate, torch.from_numpy(held_out.w), space.traits_of(held_out))
-        self.progress(f"surrogate ({name}) held out", steps, steps, figures)
+        self.progress(f"surrogate ({name}) held out", config.steps, config.steps, figures)
         part = path.with_suffix(".part")
         torch.save(surrogate.state_dict(), part)
         part.replace(path)
@@ -186,13 +177,16 @@ class Run:
         if stage.reader == "generator":
             reader: Reader = GeneratorReader(self.models, space).to(self.device)
             return reader
-        assert surrogate is not None  # TrainConfig.uses_surrogate
+        assert surrogate is not None  # see execute
         network = surrogate.to(self.device)
-        return lambda w: (network(w), None)
+        return lambda w: (network.dealt(w), None)
 
-    def _train(self, trainer: Trainer, feeder: Feeder, reader: Reader, held_out: Samples) -> None:
+    def _train(self, trainer: Trainer, plain: Feeder, reader: Reader, held_out: Samples) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        stage, feeder = self.config.stages[trainer.stage], cast("Feeder | CodedFeeder", plain)
+        if stage.coded:
+            feeder = CodedFeeder(plain, stage, trainer.stage, trainer.codes, self.config.seed)
         saved = time.monotonic()
         recent: list[dict[str, float]] = []
         with SummaryWriter(str(self.folder.root / "log")) as log:

@@ -7,7 +7,7 @@ through it; what was learned so is checked, and finished, with the real networks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -21,10 +21,12 @@ from vidanon.training.precision import quick_precision
 from vidanon.training.traits import TRAITS_SIZE, Traits, split
 
 WEIGHT_AVERAGE = 0.998
+SURROGATE_WEIGHT_AVERAGE = 0.99
+"""A surrogate is trained for a few hundred steps only: with more it learns its samples by heart."""
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
-class Surrogate(nn.Module):
+class Member(nn.Module):
     """Residual MLP over the whitened w."""
 
     w_mean: Tensor
@@ -54,6 +56,40 @@ class Surrogate(nn.Module):
         return split(self.flat(w))
 
 
+class Surrogate(nn.Module):
+    """Several networks that learned the same samples from different beginnings.
+
+    Together they read new faces better than one, and what one of them is wrong about the others do not
+    confirm, so the mapper gains nothing by it.
+    """
+
+    def __init__(self, config: SurrogateConfig) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(Member(config.width, config.depth) for _ in range(config.members))
+
+    @property
+    def w_std(self) -> Tensor:
+        """Standard deviation of w, (512,)."""
+        return cast(Member, self.members[0]).w_std
+
+    @property
+    def w_mean(self) -> Tensor:
+        """Mean of w, (512,)."""
+        return cast(Member, self.members[0]).w_mean
+
+    def forward(self, w: Tensor) -> Traits:
+        """Return the traits of w (n, 512), the mean over all members."""
+        seen = [member(w) for member in self.members]
+        flat = torch.stack([traits.flat() for traits in seen]).mean(0)
+        return split(flat)
+
+    def dealt(self, w: Tensor) -> Traits:
+        """Return the traits of w (n, 512), each row read by one member only: what training can afford."""
+        parts = w.chunk(len(self.members))
+        read = [member(part).flat() for member, part in zip(self.members, parts, strict=False)]
+        return split(torch.cat(read))
+
+
 def surrogate_loss(flat: Tensor, truth: Traits) -> Tensor:
     """Return how far a prediction is from the truth; traits are standardised, so squares compare."""
     seen = split(flat)
@@ -72,9 +108,8 @@ def train_surrogate(
     seed: int,
     spread: tuple[Tensor, Tensor],
     progress: Progress,
-    start: Surrogate | None = None,
 ) -> Surrogate:
-    """Train a surrogate.
+    """Train a surrogate from nothing.
 
     Args:
         w: float32 (n, 512).
@@ -82,38 +117,56 @@ def train_surrogate(
         config: size and schedule.
         seed: of weights and order.
         spread: mean and standard deviation of w, (512,) each.
-        progress: called with step, steps and the losses.
-        start: an earlier surrogate to go on from.
+        progress: called with step, steps (over all members) and the losses.
     """
-    torch.manual_seed(seed)
-    network = Surrogate(config.width, config.depth)
-    network.w_mean, network.w_std = spread
-    if start is not None:
-        network.load_state_dict(start.state_dict())
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average_weights)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=0.02)
-    random = np.random.default_rng(seed)
+    surrogate = Surrogate(config)
+    total = config.members * config.steps
+    for i in range(config.members):
+        torch.manual_seed(seed + i)
+        member = Member(config.width, config.depth)
+        member.w_mean, member.w_std = spread
+        random = np.random.default_rng([seed, i])
+        for step, loss in _train_member(member, w, truth, config, random):
+            if step % 100 == 0:
+                progress(i * config.steps + step, total, {"loss": loss})
+        surrogate.members[i] = member
+    return surrogate.eval().requires_grad_(False)
+
+
+def _train_member(
+    member: Member, w: Tensor, truth: Traits, config: SurrogateConfig, random: np.random.Generator
+) -> Iterator[tuple[int, float]]:
+    """Train one member in place; yield the number of steps done and the loss after every step."""
+    averages = torch.optim.swa_utils.AveragedModel(member, multi_avg_fn=_average_quickly)
+    optimiser = torch.optim.AdamW(member.parameters(), lr=config.rate, weight_decay=0.02)
     for step in range(config.steps):
         rows = torch.from_numpy(random.integers(0, len(w), config.batch))
         for group in optimiser.param_groups:
             group["lr"] = config.rate * schedule(step / config.steps)
         with quick_precision("cpu"):
-            flat = network.flat(w[rows])
+            flat = member.flat(w[rows])
         loss = surrogate_loss(flat.float(), truth[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        average.update_parameters(network)
-        if step % 100 == 99:
-            progress(step + 1, config.steps, {"loss": float(loss.detach())})
-    return cast(Surrogate, average.module).eval().requires_grad_(False)
+        averages.update_parameters(member)
+        yield step + 1, float(loss.detach())
+    member.load_state_dict(averages.module.state_dict())
 
 
 def average_weights(averages: Any, current: Any, count: Any) -> None:
     """Move running averages of weights towards the current ones, in place (for ``AveragedModel``)."""
+    _average(averages, current, WEIGHT_AVERAGE)
+
+
+def _average_quickly(averages: Any, current: Any, count: Any) -> None:
+    _average(averages, current, SURROGATE_WEIGHT_AVERAGE)
+
+
+def _average(averages: Any, current: Any, kept: float) -> None:
     for average, now in zip(averages, current, strict=True):
         if average.is_floating_point():
-            average.lerp_(now, 1 - WEIGHT_AVERAGE)
+            average.lerp_(now, 1 - kept)
         else:
             average.copy_(now)
 
@@ -123,7 +176,7 @@ def schedule(done: float) -> float:
     return min(1.0, done / 0.04 + 0.02) * (0.01 + 0.495 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def explained(surrogate: Surrogate, w: Tensor, truth: Traits) -> dict[str, float]:
+def explained(surrogate: Surrogate | Member, w: Tensor, truth: Traits) -> dict[str, float]:
     """Return the mean cosine of the embeddings, and the share of variance explained of the other traits."""
     with torch.no_grad():
         seen = surrogate(w)

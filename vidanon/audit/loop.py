@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,71 +84,94 @@ def render_until_safe(
 
     scratch = target.with_name(f"{target.name}.parts")  # a run that is killed leaves it to the next one
     try:
-        return _rounds(source, plan, target, scratch, settings, models, progress, draw)
+        return _Rounds(source, target, scratch, settings, models, progress, draw).run(plan)
     finally:
         discard(scratch)
 
 
-def _rounds(
-    source: Path,
-    plan: Plan,
-    target: Path,
-    scratch: Path,
-    settings: Settings,
-    models: ModelStore,
-    progress: Progress | None,
-    draw: Draw | None,
-) -> Rendered:
-    from vidanon.redraw import Drawn, redraw
-    from vidanon.renderer import render
+@dataclass(slots=True)
+class _Rounds:
+    """One file that is made, audited and made again."""
 
-    seconds: defaultdict[str, float] = defaultdict(float)
-    tried: list[tuple[Plan, Audit]] = []
-    memory = Memory()
+    source: Path
+    target: Path
+    scratch: Path
+    settings: Settings
+    models: ModelStore
+    progress: Progress | None
+    draw: Draw | None
+    memory: Memory = field(default_factory=Memory)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tried: list[tuple[Plan, Audit]] = field(default_factory=list)
     before: Drawn | None = None
-    for round_number in range(settings.audit.rounds + 1):
-        again = f" {round_number + 1}" if round_number else ""
+
+    def run(self, plan: Plan) -> Rendered:
+        """Go on until a result passes or no plan would be better."""
+        from vidanon.redraw import Drawn
+
+        for number in range(self.settings.audit.rounds + 1):
+            summary = self._made(plan, number)
+            if not self.settings.audit.enabled:
+                return Rendered(plan, summary, None, 1, self.seconds)
+            found = self._audited(plan, summary, number)
+            result = Rendered(plan, summary, found, number + 1, self.seconds)
+            better = None if found.passed else self._better(plan, found, number)
+            if better is None:
+                break
+            self.before = _set_aside(Drawn(self.target, plan, summary), self.scratch)
+            self.memory.output = self.before.path
+            plan = better
+        return result
+
+    def _made(self, plan: Plan, number: int) -> RenderSummary:
+        from vidanon.redraw import redraw
+        from vidanon.renderer import render
+
         release_memory()
-        watch = _named(progress, f"render{again}")
-        if before is None or draw is not None:
-            summary = (draw or render)(source, plan, target, settings, models, watch)
+        what = self.source, plan, self.target, self.settings, self.models, self._watch("render", number)
+        if self.before is None or self.draw is not None:
+            summary = (self.draw or render)(*what)
         else:
-            summary = redraw(source, plan, target, settings, models, watch, before=before, folder=scratch)
+            summary = redraw(*what, before=self.before, folder=self.scratch)
         for stage, spent in summary.seconds.items():
-            seconds[stage] += spent
-        if not settings.audit.enabled:
-            return Rendered(plan, summary, None, 1, seconds)
+            self.seconds[stage] += spent
+        return summary
+
+    def _audited(self, plan: Plan, summary: RenderSummary, number: int) -> Audit:
         started = time.monotonic()
         release_memory()
         found = audit(
-            source,
-            target,
-            models,
-            settings.runtime.workers,
+            self.source,
+            self.target,
+            self.models,
+            self.settings.runtime.workers,
             plan,
             summary.obscured_at,
-            settings.audit.samples,
-            _named(progress, f"audit{again}"),
-            memory,
+            self.settings.audit.samples,
+            self._watch("audit", number),
+            self.memory,
         )
-        seconds["audit"] += time.monotonic() - started
-        result = Rendered(plan, summary, found, round_number + 1, seconds)
-        better = None
-        if not found.passed and round_number < settings.audit.rounds:
-            # Other faces, and then masks: first where it fails, in the end over whole tracks.
-            late = round_number >= OTHER_FACES or round_number + 2 >= settings.audit.rounds
-            if not late:
-                started = time.monotonic()
-                plan = prefer_where_it_failed(source, plan, _recognised(found), settings, models)
-                seconds["choose"] += time.monotonic() - started
-            better = remedy(plan, found, obscure_only=late, earlier=tried)
-            tried.append((plan, found))
-        if better is None:
-            break
-        before = _set_aside(Drawn(target, plan, summary), scratch)
-        memory.output = before.path
-        plan = better
-    return result
+        self.seconds["audit"] += time.monotonic() - started
+        return found
+
+    def _better(self, plan: Plan, found: Audit, number: int) -> Plan | None:
+        """Return what to try after a result that did not pass: other faces first, then masks."""
+        last = self.settings.audit.rounds
+        if number == last:
+            return None
+        late = number >= OTHER_FACES or number + 2 >= last
+        if not late:
+            started = time.monotonic()
+            plan = prefer_where_it_failed(self.source, plan, _recognised(found), self.settings, self.models)
+            self.seconds["choose"] += time.monotonic() - started
+        better = remedy(plan, found, obscure_only=late, earlier=self.tried)
+        self.tried.append((plan, found))
+        return better
+
+    def _watch(self, name: str, number: int) -> Callable[[int, int], None] | None:
+        """Return what reports the frames of one pass."""
+        progress, full = self.progress, f"{name} {number + 1}" if number else name
+        return None if progress is None else lambda done, total: progress(full, done, total)
 
 
 def _recognised(found: Audit) -> dict[int, list[int]]:
@@ -169,9 +192,3 @@ def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:
     kept = scratch / f"before{drawn.path.suffix}"
     drawn.path.replace(kept)
     return replace(drawn, path=kept)
-
-
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)

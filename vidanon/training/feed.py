@@ -100,10 +100,19 @@ class CodedFeeder:
     """Draws batches whose crops were encoded once, with other identities every time."""
 
     def __init__(
-        self, feeder: Feeder, stage: Stage, number: int, encode: Callable[[Tensor], Tensor], seed: int
+        self,
+        feeder: Feeder,
+        stage: Stage,
+        number: int,
+        encode: Callable[[Tensor], Tensor],
+        seed: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._embedding, self._seed = feeder.embedding, seed
-        self._pool = [self._coded(feeder.draw(stage, number, i), encode) for i in range(stage.coded)]
+        self._pool: list[Inputs] = []
+        for i in range(stage.coded):
+            self._pool.append(self._coded(feeder.draw(stage, number, i), encode))
+            progress(i + 1, stage.coded)
 
     @staticmethod
     def _coded(inputs: Inputs, encode: Callable[[Tensor], Tensor]) -> Inputs:

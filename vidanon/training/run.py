@@ -186,7 +186,15 @@ class Run:
 
         stage, feeder = self.config.stages[trainer.stage], cast("Feeder | CodedFeeder", plain)
         if stage.coded:
-            feeder = CodedFeeder(plain, stage, trainer.stage, trainer.codes, self.config.seed)
+            name = f"stage {trainer.stage + 1} (encoding once)"
+            feeder = CodedFeeder(
+                plain,
+                stage,
+                trainer.stage,
+                trainer.codes,
+                self.config.seed,
+                lambda done, total: self.progress(name, done, total, {}),
+            )
         saved = time.monotonic()
         recent: list[dict[str, float]] = []
         with SummaryWriter(str(self.folder.root / "log")) as log:

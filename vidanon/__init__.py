@@ -6,9 +6,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidanon.api import Summary, anonymize, audit_files
+    from vidanon.api import Summary, analyse, anonymize, audit_files
     from vidanon.jobs.batch import BatchOptions, BatchOutcome, batch
-    from vidanon.plan import analyse
     from vidanon.planfile import load_plan, save_plan
     from vidanon.renderer import render
     from vidanon.settings import Settings, load_settings
@@ -38,7 +37,7 @@ _HOME = {
     "Plan": "vidanon.types",
     "Settings": "vidanon.settings",
     "Summary": "vidanon.api",
-    "analyse": "vidanon.plan",
+    "analyse": "vidanon.api",
     "anonymize": "vidanon.api",
     "audit_files": "vidanon.api",
     "batch": "vidanon.jobs.batch",

@@ -112,6 +112,43 @@ def require_writable(source: Path, target: Path) -> None:
         ) from error
 
 
+def analyse(
+    source: Path | str,
+    settings: Settings | None = None,
+    models: ModelStore | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Find out who is where in ``source``, and choose a new face for everyone by drawing some frames.
+
+    Args:
+        source: the video.
+        settings: default :class:`Settings`; recorded in the plan.
+        models: where the networks are; default store.
+        progress: called as the frames are read.
+
+    Raises:
+        InputError, ModelsError, DeviceError, SettingsError: see :mod:`vidanon.errors`.
+    """
+    settings = settings or Settings()
+    models = models or _store(settings)
+    ensure_models(models)
+    return _planned(Path(source), settings, models, progress)[0]
+
+
+def _planned(
+    source: Path, settings: Settings, models: ModelStore, progress: Progress | None
+) -> tuple[Plan, dict[int, float], dict[str, float]]:
+    """Return the plan, what links outputs made with different keys by person, and seconds by stage."""
+    from vidanon.audit.preview import prefer_strangers
+    from vidanon.plan import analyse
+
+    started = time.monotonic()
+    plan = analyse(source, settings, models, _named(progress, "analyse"))
+    analysed = time.monotonic()
+    plan, links = prefer_strangers(source, plan, settings, models)
+    return plan, links, {"analyse": analysed - started, "choose": time.monotonic() - analysed}
+
+
 def anonymize(
     source: Path | str,
     output: Path | str | None = None,
@@ -135,8 +172,6 @@ def anonymize(
     Raises:
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``output``.
     """
-    from vidanon.audit.preview import prefer_strangers
-    from vidanon.plan import analyse
     from vidanon.stages.decode import probe
 
     started = time.monotonic()
@@ -148,10 +183,7 @@ def anonymize(
     check_target(source, target)
     _check_report(source, target, report, settings)
     ensure_models(models)
-    plan = analyse(source, settings, models, _named(progress, "analyse"))
-    analysed = time.monotonic()
-    plan, links = prefer_strangers(source, plan, settings, models)
-    seconds = {"analyse": analysed - started, "choose": time.monotonic() - analysed}
+    plan, links, seconds = _planned(source, settings, models, progress)
     return _draw(source, plan, target, settings, models, progress, report, started, seconds, links, draw)
 
 

@@ -24,20 +24,19 @@ def plan(
     settings: Settings,
     quiet: bool,
 ) -> None:
-    """Find out who is where in INPUT and write it to a file that can be reviewed and edited."""
-    from vidanon.api import ensure_models, require_writable
-    from vidanon.models.registry import ModelStore
-    from vidanon.plan import analyse
+    """Find out who is where in INPUT and write it to a file that can be reviewed and edited.
+
+    The new faces are chosen here as well, by drawing a few frames with each that comes into question.
+    """
+    from vidanon.api import analyse, require_writable
     from vidanon.planfile import save_plan
     from vidanon.stages.decode import probe
 
     target = output or source.with_suffix(".plan.json")
     probe(source)
     require_writable(source, target)
-    models = ModelStore(offline=settings.runtime.offline)
-    ensure_models(models)
     with ProgressPrinter(quiet) as progress:
-        result = analyse(source, settings, models, lambda done, total: progress("analyse", done, total))
+        result = analyse(source, settings, progress=progress)
     save_plan(result, target)
     if not quiet:
         people = len({track.person for track in result.tracks})

@@ -26,7 +26,7 @@ from vidanon.training.config import (
     training_folder,
 )
 from vidanon.training.data import FaceReader, load_samples
-from vidanon.training.feed import CodedFeeder, Feeder
+from vidanon.training.feed import Feeder
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
 from vidanon.training.run import Run
 from vidanon.training.surrogate import explained
@@ -61,14 +61,6 @@ landmarks = 1.0
 latent = 1.0
 adversarial = 0.1
 prior = 1.0
-[[stages]]
-steps = 4
-batch = 4
-coded = 3
-fresh = 8
-[stages.losses]
-identity = 1.0
-pose = 1.0
 [[stages]]
 reader = "generator"
 steps = 1
@@ -163,37 +155,6 @@ def test_a_run_starts_from_earlier_weights(
     earlier = model.mapper(inputs.batch.identity, model.attributes(inputs.crop), inputs.expression)
     torch.testing.assert_close(trainer.latents(inputs) - spread.mean, earlier - model.mapper.w_mean)
     assert float((random - trainer.latents(inputs)).abs().mean()) > 0.01
-
-
-def test_a_coded_stage_teaches_the_mapper_and_leaves_the_encoder(
-    parts: tuple[Feeder, TraitSpace, Spread, TrainConfig],
-) -> None:
-    plain, space, spread, config = parts
-    stage = replace(config.stages[1], batch=6)
-    trainer = Trainer(replace(config, stages=(stage,)), space, spread, "cpu")
-    before = {name: x.clone() for name, x in trainer.model.state_dict().items()}
-    feeder = CodedFeeder(plain, stage, 0, trainer.codes, config.seed)
-    torch.manual_seed(0)
-    project = torch.nn.Linear(512, TRAITS_SIZE).requires_grad_(False)
-    list(trainer.run_stage(feeder, lambda w: (split(project(spread.whiten(w))), None)))
-    for name, x in trainer.model.state_dict().items():
-        moved = float((x - before[name]).abs().float().mean()) > 0
-        assert moved == name.startswith("mapper.layers."), name
-
-
-def test_a_coded_batch_is_asked_for_other_identities_every_time(
-    parts: tuple[Feeder, TraitSpace, Spread, TrainConfig],
-) -> None:
-    plain, space, spread, config = parts
-    stage = replace(config.stages[1], batch=6)
-    trainer = Trainer(config, space, spread, "cpu")
-    feeder = CodedFeeder(plain, stage, 1, trainer.codes, config.seed)
-    first, other, same = (feeder.draw(stage, 1, step) for step in (0, 3, 2))
-    torch.testing.assert_close(first.codes, other.codes)
-    assert not torch.equal(first.batch.identity, other.batch.identity)
-    assert same.batch.same and torch.equal(same.batch.identity, same.batch.source.embedding)
-    again = feeder.draw(stage, 1, 3)
-    torch.testing.assert_close(again.batch.identity, other.batch.identity, atol=0, rtol=0)
 
 
 def test_surrogates_read_better_together(finished: Path) -> None:
@@ -371,7 +332,6 @@ def test_shipped_configurations_load() -> None:
         ("seed = 'x'", "expected a int"),
         ("[[stages]]\nreader = 'magic'", "choose surrogate or generator"),
         ("[[stages]]\n[stages.losses]\npicture = 1.0", "needs reader"),
-        ("[[stages]]\ncoded = 4", "multiple of 3"),
         ("seed = ", "cannot be read"),
     ],
 )

@@ -100,9 +100,6 @@ class Stage:
         cross: share of cross-identity steps (in thirds: 0, 1/3, 2/3, 1).
         fresh: before the stage, this many faces that the mapper itself makes are read by the real networks,
             join the samples, and teach the surrogate where it is now asked.
-        coded: 0: encoder and mapper learn. Else the encoder stays as it is, this many batches are encoded
-            once (a multiple of 3), and the mapper alone learns from them, with other identities every time:
-            a step costs a tenth.
         losses: their weights.
     """
 
@@ -114,7 +111,6 @@ class Stage:
     r1: float = 10.0
     cross: float = 0.667
     fresh: int = 0
-    coded: int = 0
     losses: Losses = field(default_factory=Losses)
 
     def __post_init__(self) -> None:
@@ -122,8 +118,6 @@ class Stage:
             raise SettingsError(f"stage.reader = '{self.reader}': choose surrogate or generator")
         if self.losses.picture and self.reader != "generator":
             raise SettingsError("stage.losses.picture needs reader = 'generator'")
-        if self.coded % 3 or (self.coded and self.losses.picture):
-            raise SettingsError("stage.coded: a multiple of 3, and no stage.losses.picture beside it")
 
 
 @dataclass(frozen=True, slots=True)

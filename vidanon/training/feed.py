@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,11 @@ class Inputs:
         crop: float32 (n, 3, 128, 128), what the attribute encoder sees.
         expression: float32 (n, 59), standardised blendshapes, pose, gaze.
         batch: what the result should be.
-        codes: float32 (n, 256), what the encoder makes of the crops, where that is known already.
     """
 
     crop: Tensor
     expression: Tensor
     batch: Batch
-    codes: Tensor | None = None
 
 
 class Feeder:
@@ -45,11 +42,6 @@ class Feeder:
     def __init__(self, samples: Samples, traits: Traits, white: Tensor, config: TrainConfig) -> None:
         self._samples, self._traits, self._white, self._config = samples, traits, white, config
         self._probability = rarity(traits)
-
-    @property
-    def embedding(self) -> Tensor:
-        """Whom results can be asked to look like, (n, 128)."""
-        return self._traits.embedding
 
     def draw(self, stage: Stage, number: int, step: int) -> Inputs:
         """Return the batch of a step of stage ``number``."""
@@ -94,42 +86,6 @@ class Feeder:
         return torch.cat(
             [x + spread * torch.from_numpy(random.standard_normal(x.shape)).float() for x, spread in parts], 1
         )
-
-
-class CodedFeeder:
-    """Draws batches whose crops were encoded once, with other identities every time."""
-
-    def __init__(
-        self,
-        feeder: Feeder,
-        stage: Stage,
-        number: int,
-        encode: Callable[[Tensor], Tensor],
-        seed: int,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        self._embedding, self._seed = feeder.embedding, seed
-        self._pool: list[Inputs] = []
-        for i in range(stage.coded):
-            self._pool.append(self._coded(feeder.draw(stage, number, i), encode))
-            progress(i + 1, stage.coded)
-
-    @staticmethod
-    def _coded(inputs: Inputs, encode: Callable[[Tensor], Tensor]) -> Inputs:
-        # The pictures themselves would fill the memory, and no loss looks at them.
-        batch = replace(inputs.batch, picture=inputs.batch.picture[:, :, :0, :0])
-        return Inputs(inputs.crop[:, :, :0, :0], inputs.expression, batch, encode(inputs.crop))
-
-    def draw(self, stage: Stage, number: int, step: int) -> Inputs:
-        """Return the batch of a step of stage ``number``."""
-        random = np.random.default_rng([self._seed, number, step, len(self._pool)])
-        # Every third batch of the pool is drawn alike: see Feeder.draw.
-        chosen = self._pool[3 * int(random.integers(len(self._pool) // 3)) + step % 3]
-        if chosen.batch.same:
-            return chosen
-        identity = random.integers(0, len(self._embedding), len(chosen.expression))
-        batch = replace(chosen.batch, identity=self._embedding[torch.from_numpy(identity)])
-        return replace(chosen, batch=batch)
 
 
 def rarity(traits: Traits) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from vidanon.training.data import (
     make_shards,
     missing_shards,
 )
-from vidanon.training.feed import CodedFeeder, Feeder
+from vidanon.training.feed import Feeder
 from vidanon.training.made import lead
 from vidanon.training.readers import GeneratorReader
 from vidanon.training.sheet import draw_sheet
@@ -181,20 +181,9 @@ class Run:
         network = surrogate.to(self.device)
         return lambda w: (network.dealt(w), None)
 
-    def _train(self, trainer: Trainer, plain: Feeder, reader: Reader, held_out: Samples) -> None:
+    def _train(self, trainer: Trainer, feeder: Feeder, reader: Reader, held_out: Samples) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        stage, feeder = self.config.stages[trainer.stage], cast("Feeder | CodedFeeder", plain)
-        if stage.coded:
-            name = f"stage {trainer.stage + 1} (encoding once)"
-            feeder = CodedFeeder(
-                plain,
-                stage,
-                trainer.stage,
-                trainer.codes,
-                self.config.seed,
-                lambda done, total: self.progress(name, done, total, {}),
-            )
         saved = time.monotonic()
         recent: list[dict[str, float]] = []
         with SummaryWriter(str(self.folder.root / "log")) as log:

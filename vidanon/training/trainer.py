@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from vidanon.networks.mapper import AttributeMapper
 from vidanon.networks.weights import take_weights
 from vidanon.training.config import Stage, TrainConfig
-from vidanon.training.feed import CodedFeeder, Feeder, Inputs
+from vidanon.training.feed import Feeder, Inputs
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
 from vidanon.training.precision import quick_precision
 from vidanon.training.surrogate import average_weights, schedule
@@ -82,10 +82,10 @@ class Trainer:
         """The averaged networks: what is measured, drawn and shipped."""
         return cast(AttributeMapper, self.average.module).eval()
 
-    def run_stage(self, feeder: Feeder | CodedFeeder, reader: Reader) -> Iterator[Report]:
+    def run_stage(self, feeder: Feeder, reader: Reader) -> Iterator[Report]:
         """Train to the end of the stage; yield after every step, for the caller to save, draw and stop."""
         stage = self.config.stages[self.stage]
-        self._set_modes(stage)
+        self._set_modes()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(feeder.draw, stage, self.stage, self.step)
             while self.step < stage.steps:
@@ -99,18 +99,14 @@ class Trainer:
     @torch.no_grad()
     def latents(self, inputs: Inputs) -> Tensor:
         """Return what the averaged networks make of a batch, w (n, 512)."""
-        model, codes = self.result, self.codes(inputs.crop)
+        model, crops = self.result, inputs.crop.to(self.device)
+        codes = model.attributes(crops)
         identity, told = inputs.batch.identity.to(self.device), inputs.expression.to(self.device)
         return cast(Tensor, model.mapper(identity, codes, told))
 
-    @torch.no_grad()
-    def codes(self, crops: Tensor) -> Tensor:
-        """Return what the averaged attribute encoder makes of crops (n, 3, 128, 128), (n, 256)."""
-        return cast(Tensor, self.result.attributes(crops.to(self.device)))
-
-    def _set_modes(self, stage: Stage) -> None:
+    def _set_modes(self) -> None:
         self.model.train()
-        if self.stage > 0 or stage.coded:
+        if self.stage > 0:
             # Small batches of a later stage would upset the statistics of the first.
             self.model.attributes.eval()
 
@@ -119,11 +115,9 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = stage.rate * share
         batch = inputs.batch.to(self.device)
-        codes = inputs.codes
-        if codes is None:
-            crops = inputs.crop.to(self.device, memory_format=torch.channels_last)
-            with quick_precision(self.device):
-                codes = self.model.attributes(crops)
+        crops = inputs.crop.to(self.device, memory_format=torch.channels_last)
+        with quick_precision(self.device):
+            codes = self.model.attributes(crops)
         w = self.model.mapper(batch.identity, codes.float(), inputs.expression.to(self.device))
         white = self.spread.whiten(w)
         seen, picture = reader(w)

@@ -60,7 +60,7 @@ class Surrogate(nn.Module):
     """Several networks that learned the same samples from different beginnings.
 
     Together they read new faces better than one, and what one of them is wrong about the others do not
-    confirm, so the mapper gains nothing by it.
+    always confirm, so the mapper gains less by it.
     """
 
     def __init__(self, config: SurrogateConfig) -> None:

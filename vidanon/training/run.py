@@ -104,18 +104,16 @@ class Run:
         elif self._start is not None:
             trainer.start_from(self._start, space)
         for number, stage in enumerate(self.config.stages):
-            feeder = self._feeder(samples, space)
+            name = f"stage-{number + 1}"
             if stage.fresh:
-                fresh = self._samples(
-                    f"stage-{number + 1}", stage.fresh, partial(self._make, trainer, feeder, number)
-                )
-                samples = join([samples, fresh])
-                feeder = self._feeder(samples, space)
+                make = partial(self._make, trainer, self._feeder(samples, space), number)
+                samples = join([samples, self._samples(name, stage.fresh, make)])
             if trainer.stage > number:
                 continue
             if stage.reader == "surrogate" and (stage.fresh or surrogate is None):
-                surrogate = self._surrogate(f"stage-{number + 1}", samples, space, held_out)
-            self._train(trainer, feeder, self._trait_reader(stage, space, surrogate), held_out)
+                surrogate = self._surrogate(name, samples, space, held_out)
+            reader = self._trait_reader(stage, space, surrogate)
+            self._train(trainer, self._feeder(samples, space), reader, held_out)
         draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
         return self.folder.weights
 

@@ -7,22 +7,22 @@ through it; what was learned so is checked, and finished, with the real networks
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidanon.networks.mapper import W_SIZE
 from vidanon.training.config import SurrogateConfig
 from vidanon.training.precision import quick_precision
 from vidanon.training.traits import TRAITS_SIZE, Traits, split
 
-WEIGHT_AVERAGE = 0.998
-SURROGATE_WEIGHT_AVERAGE = 0.99
-"""A surrogate is trained for a few hundred steps only: with more it learns its samples by heart."""
+WEIGHT_AVERAGE = 0.99
+"""Quick: a surrogate is trained for a few hundred steps only: with more it learns its samples by heart."""
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -119,17 +119,15 @@ def train_surrogate(
         spread: mean and standard deviation of w, (512,) each.
         progress: called with step, steps (over all members) and the losses.
     """
+    torch.manual_seed(seed)
     surrogate = Surrogate(config)
     total = config.members * config.steps
-    for i in range(config.members):
-        torch.manual_seed(seed + i)
-        member = Member(config.width, config.depth)
+    for i, member in enumerate(cast("Iterable[Member]", surrogate.members)):
         member.w_mean, member.w_std = spread
         random = np.random.default_rng([seed, i])
         for step, loss in _train_member(member, w, truth, config, random):
             if step % 100 == 0:
                 progress(i * config.steps + step, total, {"loss": loss})
-        surrogate.members[i] = member
     return surrogate.eval().requires_grad_(False)
 
 
@@ -137,7 +135,8 @@ def _train_member(
     member: Member, w: Tensor, truth: Traits, config: SurrogateConfig, random: np.random.Generator
 ) -> Iterator[tuple[int, float]]:
     """Train one member in place; yield the number of steps done and the loss after every step."""
-    averages = torch.optim.swa_utils.AveragedModel(member, multi_avg_fn=_average_quickly)
+    average = get_ema_multi_avg_fn(WEIGHT_AVERAGE)  # type: ignore[no-untyped-call]
+    averages = AveragedModel(member, multi_avg_fn=average)
     optimiser = torch.optim.AdamW(member.parameters(), lr=config.rate, weight_decay=0.02)
     for step in range(config.steps):
         rows = torch.from_numpy(random.integers(0, len(w), config.batch))
@@ -152,23 +151,6 @@ def _train_member(
         averages.update_parameters(member)
         yield step + 1, float(loss.detach())
     member.load_state_dict(averages.module.state_dict())
-
-
-def average_weights(averages: Any, current: Any, count: Any) -> None:
-    """Move running averages of weights towards the current ones, in place (for ``AveragedModel``)."""
-    _average(averages, current, WEIGHT_AVERAGE)
-
-
-def _average_quickly(averages: Any, current: Any, count: Any) -> None:
-    _average(averages, current, SURROGATE_WEIGHT_AVERAGE)
-
-
-def _average(averages: Any, current: Any, kept: float) -> None:
-    for average, now in zip(averages, current, strict=True):
-        if average.is_floating_point():
-            average.lerp_(now, 1 - kept)
-        else:
-            average.copy_(now)
 
 
 def schedule(done: float) -> float:

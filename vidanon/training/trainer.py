@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidanon.networks.mapper import AttributeMapper
 from vidanon.networks.weights import take_weights
@@ -23,11 +23,12 @@ from vidanon.training.config import Stage, TrainConfig
 from vidanon.training.feed import Feeder, Inputs
 from vidanon.training.losses import Discriminator, LossTerms, discriminator_loss
 from vidanon.training.precision import quick_precision
-from vidanon.training.surrogate import average_weights, schedule
+from vidanon.training.surrogate import schedule
 from vidanon.training.traits import Traits, TraitSpace
 
 GRADIENT_LIMIT = 5.0
 FIRST_AVERAGED_STEP = 200
+WEIGHT_AVERAGE = 0.998
 Reader = Callable[[Tensor], tuple[Traits, Tensor | None]]
 
 
@@ -64,7 +65,8 @@ class Trainer:
         self._take_units(space, spread)
         # Convolutions on a CPU run faster with channels last.
         self.model.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.model, multi_avg_fn=average_weights, use_buffers=True)
+        average = get_ema_multi_avg_fn(WEIGHT_AVERAGE)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         self.discriminator = Discriminator().to(device)
         self.terms = LossTerms(space).to(device)
         self._optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.01)

@@ -46,7 +46,16 @@ def test_same_key_gives_the_same_faces_byte_for_byte(key: bytes) -> None:
 
 def test_different_keys_give_different_faces() -> None:
     names = {choose({0: person(1)}, KEY + bytes([n]))[0].name for n in range(40)}
-    assert len(names) >= 4
+    assert len(names) >= 20
+
+
+def test_people_who_resemble_each_other_seldom_share_a_face_under_one_key() -> None:
+    bank = load_bank()
+    alike = (bank.female < 0.2) & (bank.ancestry.argmax(axis=1) == 0) & (np.abs(bank.age - 35) < 5)
+    men = np.flatnonzero(alike & ~bank.child)[:60]
+    assert len(men) == 60
+    names = {choose({0: Profile(bank.embeddings[row], bank.skin_lab[row])}, KEY)[0].name for row in men}
+    assert len(names) >= 35
 
 
 @settings(max_examples=15)
@@ -114,7 +123,7 @@ def test_skin_tone_and_ancestry_are_kept(tone: tuple[float, float, float]) -> No
     chosen = [bank.index(choose({0: profile}, KEY + bytes([n]))[0].name) for n in range(20)]
     off_skin = np.linalg.norm(bank.skin_lab - skin, axis=1)
     off_ancestry = np.abs(bank.ancestry - bank.read(profile.embedding).ancestry).sum(axis=1)
-    assert off_skin[chosen].mean() < 0.75 * off_skin.mean()
+    assert off_skin[chosen].mean() < 0.7 * off_skin.mean()
     assert off_ancestry[chosen].mean() < off_ancestry.mean()
 
 

@@ -95,6 +95,13 @@ def test_a_scan_looks_closely_where_it_is_asked_to_and_at_other_frames_than_the_
     assert [len(boxes) for _, boxes in seen] == [1] * 10
 
 
+def test_a_scan_looks_half_way_where_two_looks_differ():
+    scene = Scene({20: range(17), 120: range(6, 17)})
+    seen = scene.scanned(17, 8)
+    assert [len(boxes) for _, boxes in seen] == [1 + (i >= 6) for i in range(17)]
+    assert sorted(scene.thorough) == [0, 4, 5, 6, 8, 16]
+
+
 @given(
     st.dictionaries(st.sampled_from([10, 60, 110, 160]), st.sets(st.integers(0, 11)), max_size=4),
     st.integers(1, 5),

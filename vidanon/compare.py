@@ -1,9 +1,9 @@
 """Measure a result against its source: leaks, recognisers, stability, expression, pose, container.
 
 Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
-in both, and what is compared is what the files show. Every fourth frame of the source gets every means. Where
+in both, and what is compared is what the files show. Every eighth frame of the source gets every means. Where
 two such looks show the same faces, these are followed in between, and one quick look finds who shows only
-there; where anything differs, these frames get every means too.
+there; where anything differs, further looks half way tell where, down to every frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile, zip_longest
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
-_LOOK_EVERY_FRAMES = 4
+_LOOK_EVERY_FRAMES = 8
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _LINK_FRAMES = 15
@@ -342,11 +342,9 @@ def judge_again(
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
     with _opened(source, output, memory) as videos, ThreadPoolExecutor(workers) as pool:
-        last = max(wanted, default=-1)
-        every = _side_by_side(*videos, Tally())
-        asked = (
-            some for some in takewhile(lambda some: some[0].index <= last, every) if some[0].index in wanted
-        )
+        source_frames, output_frames = (video.part(wanted) for video in videos[:2])
+        earlier = repeat(None) if videos[2] is None else videos[2].part(wanted)
+        asked = zip(source_frames, output_frames, earlier, strict=False)
         looks = ordered_map(
             pool, lambda some: comparison.judge(some, wanted[some[0].index]), asked, workers + 1
         )

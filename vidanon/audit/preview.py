@@ -195,14 +195,8 @@ def read_frames(source: Path, indices: set[int]) -> list[Frame]:
     """Return some frames of a video, in order."""
     from vidanon.stages.decode import Decoder
 
-    frames = []
     with Decoder(source) as video:
-        for frame in video:
-            if frame.index in indices:
-                frames.append(Frame(frame.index, frame.pts, frame.image))
-            if frame.index >= max(indices):
-                break
-    return frames
+        return [Frame(frame.index, frame.pts, frame.image) for frame in video.part(indices)]
 
 
 def _turn(plan: Plan, turn: int) -> dict[int, IdentityCode]:

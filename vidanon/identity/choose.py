@@ -37,8 +37,8 @@ COST_SLACK = 3.0
 SPARES = 15
 """Other faces that a person may get when the first is refused."""
 ENOUGH = 200
-"""A source limit that leaves fewer gives way to the next. Drawn, faces from both sides of the first limits hide
-a person equally well (54 and 56 % of 730 are clearly safe); more of them fit better and differ more by key."""
+"""A source limit that leaves fewer gives way to the next. Faces from both sides of the first limits hide a
+person equally well when they are drawn (54 and 56 % of 730 did safely), and of more, more fit."""
 
 NEAR_AGE_YEARS = 8.0
 """Ages are read about so wrongly: who looks like a child may get the face of an adult no older than this
@@ -52,7 +52,7 @@ ANCESTRY_UNIT = 0.3
 BEARD_UNIT = 0.25
 BEARD_STRETCH, BEARD_OFFSET = 1.5, -0.12
 """Beards are read too near to the mean: full ones, .8 and more by their labels, as .66."""
-GLASSES_UNIT = 0.4
+GLASSES_UNIT = 0.25
 BARE_EYES, SURE_GLASSES = 0.4, 0.6
 """Readings up to which nobody wears glasses and from which everybody does: of portraits without, 97 % read
 less than the first; of those with, 76 % more than the second."""
@@ -206,8 +206,8 @@ def _cost(bank: Bank, profile: Profile) -> Float:
 def _drawn(key: bytes, bank: Bank, profile: Profile, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return the rows in the order that the key gives them for a person.
 
-    The key makes a random bilinear form of source and new face. So two people who could get the same faces get
-    different ones under one key, and a slightly different picture of a person mostly changes little.
+    The key makes a random bilinear form of source and new face, so that two people who could get the same
+    faces get different ones under one key.
     """
     noise = np.frombuffer(hashlib.shake_256(b"new faces" + key).digest(EMBEDDING_SIZE**2), np.int8)
     wanted = noise.reshape(EMBEDDING_SIZE, EMBEDDING_SIZE).astype(np.float64) @ profile.embedding

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -216,40 +216,47 @@ class Decoder:
                 f"{self.info.path}: was changed while it was read; run again when it is complete"
             )
 
-    def part(self, span: range, start: tuple[int, int] | None = None) -> Iterator[Frame]:
-        """Yield the pictures whose index lies in ``span`` instead of all.
+    def part(self, wanted: Collection[int], start: tuple[int, int] | None = None) -> Iterator[Frame]:
+        """Yield the pictures whose index is among ``wanted`` instead of all.
 
         Args:
-            span: consecutive indices.
-            start: index and time stamp of a picture of :func:`key_pictures`, not after the span, at which
-                to begin decoding; None for the beginning of the file.
+            wanted: indices; only their pictures are converted, and none behind the last is decoded.
+            start: index and time stamp of a picture of :func:`key_pictures`, not after the first wanted one,
+                at which to begin decoding; None for the beginning of the file.
 
         Raises:
             InputError: the picture at which to begin is not found.
         """
-        if self._container is None:
-            raise RuntimeError("use Decoder in a with statement")
-        stream = video_stream(self._container, self.info.path)
-        pictures = _pictures(self._container, stream, self._damage)
+        if self._stills:
+            yield from stills.read_stills(self.info.path, wanted)
+            return
+        end = max(wanted, default=-1)
+        container = self._opened()
+        stream = video_stream(container, self.info.path)
+        pictures = _pictures(container, stream, self._damage)
         first, last = 0, None
         if start is not None:
-            first, wanted = start
-            self._container.seek(wanted, stream=stream)
-            pictures = _from(pictures, wanted, self.info.path)
+            first, stamp = start
+            container.seek(stamp, stream=stream)
+            pictures = _from(pictures, stamp, self.info.path)
         for index, picture in enumerate(pictures, first):
-            if index >= span.stop:
+            if index > end:
                 return
             last = _stamp(picture, last)
-            if index >= span.start:
+            if index in wanted:
                 yield self._frame(index, last, picture)
 
-    def _video_frames(self) -> Iterator[Frame]:
+    def _opened(self) -> InputContainer:
         if self._container is None:
             raise RuntimeError("use Decoder in a with statement")
-        stream = video_stream(self._container, self.info.path)
+        return self._container
+
+    def _video_frames(self) -> Iterator[Frame]:
+        container = self._opened()
+        stream = video_stream(container, self.info.path)
         last: int | None = None
         duration = 0
-        for index, picture in enumerate(_pictures(self._container, stream, self._damage)):
+        for index, picture in enumerate(_pictures(container, stream, self._damage)):
             last, duration = _stamp(picture, last), picture.duration
             yield self._frame(index, last, picture)
         if not self._damage.hopeless:
@@ -259,7 +266,7 @@ class Decoder:
         if last is not None:
             shown_s = duration * self.info.time_base or 1 / self.info.average_rate
             ended_s = float(last * self.info.time_base + shown_s)
-            self._lost_s = max(0.0, _stated_end_s(self._container, stream) - ended_s)
+            self._lost_s = max(0.0, _stated_end_s(container, stream) - ended_s)
 
     def _frame(self, index: int, pts: int, picture: av.VideoFrame) -> Frame:
         if index % COLLECT_EVERY_FRAMES == 0:

@@ -118,7 +118,9 @@ class Looker:
 
 
 class Scanner(Generic[Item]):
-    """Finds the boxes of faces by the same rule, without meshes; stateless, safe to call from threads.
+    """Finds the boxes of faces without meshes; stateless, safe to call from threads.
+
+    Where two looks differ, a look half way tells on which side; so groups may be longer than a Looker's.
 
     Args:
         detect: finds faces; takes ``quick``.
@@ -142,10 +144,21 @@ class Scanner(Generic[Item]):
     def complete(self, groups: tuple[Group[Item], Group[Item] | None]) -> list[tuple[Item, list[Float]]]:
         """Return the frames of the first of two successive groups with the boxes of their faces."""
         group, following = groups
-        pairs = None if following is None else partners_of(group.faces, following.faces)
-        seen = [(group.frames[0], [face.box for face in group.faces])]
-        for step, frame in enumerate(group.frames[1:], start=1):
-            boxes = None if pairs is None else self._follow(frame, pairs, step / len(group.frames))
+        return self._fill(group.frames, group.faces, None if following is None else following.faces)
+
+    def _fill(
+        self, frames: list[Item], first: list[Face], after: list[Face] | None
+    ) -> list[tuple[Item, list[Float]]]:
+        """Find the boxes of frames from what the first of them shows and the one after the last."""
+        seen = [(frames[0], [face.box for face in first])]
+        pairs = None if after is None else partners_of(first, after)
+        if pairs is None and len(frames) > 1:
+            # Who moves fast, comes or goes: look half way, and follow on the side where nothing happens.
+            half = len(frames) // 2
+            middle = self._detect(self._picture_of(frames[half]))
+            return self._fill(frames[:half], first, middle) + self._fill(frames[half:], middle, after)
+        for step, frame in enumerate(frames[1:], start=1):
+            boxes = None if pairs is None else self._follow(frame, pairs, step / len(frames))
             if boxes is None:
                 boxes = [face.box for face in self._detect(self._picture_of(frame))]
             seen.append((frame, boxes))

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -110,13 +110,19 @@ def probe_stills(path: Path, fingerprint: str) -> VideoInfo:
     )
 
 
-def read_stills(path: Path) -> Iterator[Frame]:
+def read_stills(path: Path, wanted: Collection[int] | None = None) -> Iterator[Frame]:
     """Yield the pictures as frames, upright, without transparency.
+
+    Args:
+        path: the folder, or the picture.
+        wanted: indices of the pictures to open; None for all.
 
     Raises:
         InputError: a picture cannot be decoded.
     """
     for index, file in enumerate(pictures_of(path)):
+        if wanted is not None and index not in wanted:
+            continue
         with _opened(file) as image:
             yield Frame(index=index, pts=index, image=_upright(image, file))
 

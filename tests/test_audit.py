@@ -403,6 +403,17 @@ def test_a_face_that_was_coded_strongly_is_still_the_same_face(levels: int) -> N
     assert is_same_picture(face, face, box) and not is_same_picture(face, other, box)
 
 
+@pytest.mark.parametrize("blur", [0.0, 0.1, 0.2, 0.3])
+def test_a_face_out_of_focus_is_not_unchanged_under_the_mask(blur: float) -> None:
+    random = np.random.default_rng(7)
+    face = cv2.resize(random.integers(60, 200, (6, 6, 3)).astype(np.uint8), (80, 80))
+    face = cv2.GaussianBlur(face, (0, 0), 40 * blur) if blur else face
+    box = np.array([20, 20, 60, 60], np.float32)
+    masked = face.copy()
+    obscure(masked, box)
+    assert is_unchanged(face, face, box) and not is_unchanged(face, masked, box)
+
+
 @pytest.mark.parametrize("side", [24, 80, 300])
 def test_the_mask_leaves_less_detail_than_a_mild_blur(side: int) -> None:
     random = np.random.default_rng(5)

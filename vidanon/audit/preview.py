@@ -50,6 +50,8 @@ MAX_COMPARED = 256
 """Frames of a track among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
+Shown = dict[int, tuple[float, Float]]
+"""By frame in which a new face was drawn: what speaks against it, and the embedding of the result (128,)."""
 
 
 def prefer_strangers(
@@ -75,19 +77,26 @@ def prefer_strangers(
         return plan, {}
     studio = _Studio(source, plan, wanted, settings, models)
     costs: dict[int, list[float]] = defaultdict(list)
-    drawn: dict[int, list[dict[int, Float]]] = defaultdict(list)
+    drawn: dict[int, list[Shown]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
         # The second face is always drawn: it shows how well the first hides who is behind both.
-        busy = {
-            p
-            for p in wanted
+        telling = {
+            p: _telling(frames, drawn[p])
+            for p, frames in wanted.items()
             if turn <= len(plan.spares[p]) and (turn < 2 or not any(map(_is_safe, costs[p])))
         }
-        if not busy:
+        if not telling:
             break
-        for person, results in studio.draw(turn, busy).items():
-            costs[person].append(_worst(results))
-            drawn[person].append({index: embedding for index, (_, embedding) in results.items()})
+        results = studio.draw(turn, telling)
+        rest = {
+            p: [frame for frame in wanted[p] if frame not in telling[p]]
+            for p, shown in results.items()
+            if _is_safe(_worst(shown))
+        }
+        further = studio.draw(turn, rest)
+        for person, shown in results.items():
+            drawn[person].append(shown | further.get(person, {}))
+            costs[person].append(_worst(drawn[person][-1]))
     links = {person: _link(drawn[person]) for person in wanted}
     return _ordered(plan, costs), {person: link for person, link in links.items() if link is not None}
 
@@ -113,9 +122,9 @@ def prefer_where_it_failed(
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}
     for turn in range(1, 1 + min(MAX_DRAWN_AGAIN, max(len(spares[person]) for person in wanted))):
-        busy = {person for person in wanted if turn <= len(spares[person])}
-        for person, results in studio.draw(turn, busy).items():
-            costs[person].append(_worst(results))
+        busy = {person: frames for person, frames in wanted.items() if turn <= len(spares[person])}
+        for person, shown in studio.draw(turn, busy).items():
+            costs[person].append(_worst(shown))
     for person, values in costs.items():
         order = sorted(range(len(values)), key=values.__getitem__)
         rest = spares[person][len(values) :]
@@ -139,23 +148,21 @@ class _Studio:
         self._renderer = Renderer(plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)
         self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
-        self._plan, self._wanted, self._workers = plan, wanted, settings.runtime.workers
+        self._plan, self._workers = plan, settings.runtime.workers
 
-    def draw(self, turn: int, busy: set[int]) -> dict[int, dict[int, tuple[float, Float]]]:
-        """Draw everyone's face number ``turn``; return what :func:`_draw` finds by person and frame."""
+    def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, Shown]:
+        """Draw everyone's face number ``turn`` on some of the frames; return what was found by person."""
+        frames = [frame for frame in self._frames if any(frame.index in some for some in wanted.values())]
         painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX)
         with ThreadPoolExecutor(self._workers) as pool:
-            shown = list(
-                pool.map(
-                    lambda frame: _draw(painter, frame, self._plan, busy, self._wanted, self._embed),
-                    self._frames,
-                )
+            found = list(
+                pool.map(lambda frame: _draw(painter, frame, self._plan, wanted, self._embed), frames)
             )
         return {
             person: {
-                f.index: seen[person] for f, seen in zip(self._frames, shown, strict=True) if person in seen
+                frame.index: seen[person] for frame, seen in zip(frames, found, strict=True) if person in seen
             }
-            for person in busy
+            for person in wanted
         }
 
 
@@ -205,21 +212,23 @@ def _turn(plan: Plan, turn: int) -> dict[int, IdentityCode]:
     return {person: codes[turn] if turn < len(codes) else codes[0] for person, codes in faces.items()}
 
 
+def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
+    """Return the frames to draw first: those that spoke most against earlier faces decide for most others."""
+    known = {frame for shown in earlier for frame in shown}
+    if len(earlier) < 2 or not known:
+        return frames
+    against = {f: max(shown[f][0] for shown in earlier if f in shown) for f in known}
+    return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
+
+
 def _draw(
-    painter: Renderer,
-    frame: Frame,
-    plan: Plan,
-    busy: set[int],
-    wanted: dict[int, list[int]],
-    embed: SFace,
+    painter: Renderer, frame: Frame, plan: Plan, wanted: dict[int, list[int]], embed: SFace
 ) -> dict[int, tuple[float, Float]]:
     """Draw one frame; return by person what speaks against the face, and the output's embedding."""
     tracks = [
         track
         for track in plan.tracks
-        if track.start <= frame.index < track.end
-        and track.person in busy
-        and frame.index in wanted[track.person]
+        if track.start <= frame.index < track.end and frame.index in wanted.get(track.person, ())
     ]
     if not tracks:
         return {}
@@ -250,21 +259,21 @@ def _chin_shade(image: UInt8, landmarks: Float) -> float:
     return min(brightness(CHIN) / max(brightness(UPPER_CHEEKS), 1.0), 1.0)
 
 
-def _worst(results: dict[int, tuple[float, Float]]) -> float:
+def _worst(shown: Shown) -> float:
     """Return the highest cost, as the worst frame decides in the audit."""
-    return max((cost for cost, _ in results.values()), default=NEVER_SHOWN)
+    return max((cost for cost, _ in shown.values()), default=NEVER_SHOWN)
 
 
 def _is_safe(cost: float) -> bool:
     return cost < SFACE_SAME_PERSON - SAFE_MARGIN
 
 
-def _link(drawn: list[dict[int, Float]]) -> float | None:
+def _link(drawn: list[Shown]) -> float | None:
     """Return the highest similarity of the first two faces on a frame that was drawn with both."""
     if len(drawn) < 2:
         return None
     both = drawn[0].keys() & drawn[1].keys()
-    return max((float(drawn[0][frame] @ drawn[1][frame]) for frame in both), default=None)
+    return max((float(drawn[0][frame][1] @ drawn[1][frame][1]) for frame in both), default=None)
 
 
 def _ordered(plan: Plan, costs: dict[int, list[float]]) -> Plan:

@@ -1,7 +1,7 @@
 """Measure a result against its source: leaks, recognisers, stability, expression, pose, container.
 
 Nothing here trusts what the pipeline says of itself: both videos are decoded anew, faces are looked for
-in both, and what is compared is what the files show. Every eighth frame of the source gets every means. Where
+in both, and what is compared is what the files show. Every sixth frame of the source gets every means. Where
 two such looks show the same faces, these are followed in between, and one quick look finds who shows only
 there; where anything differs, further looks half way tell where, down to every frame.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
-_LOOK_EVERY_FRAMES = 8
+_LOOK_EVERY_FRAMES = 6
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _LINK_FRAMES = 15

@@ -149,21 +149,49 @@ class _Studio:
         self._embed = SFace(models, settings.runtime.workers)
         self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
         self._plan, self._workers = plan, settings.runtime.workers
+        self._sources: dict[tuple[int, int], tuple[Float, float]] = {}
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, Shown]:
         """Draw everyone's face number ``turn`` on some of the frames; return what was found by person."""
         frames = [frame for frame in self._frames if any(frame.index in some for some in wanted.values())]
         painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX)
         with ThreadPoolExecutor(self._workers) as pool:
-            found = list(
-                pool.map(lambda frame: _draw(painter, frame, self._plan, wanted, self._embed), frames)
-            )
+            found = list(pool.map(lambda frame: self._draw(painter, frame, wanted), frames))
         return {
             person: {
                 frame.index: seen[person] for frame, seen in zip(frames, found, strict=True) if person in seen
             }
             for person in wanted
         }
+
+    def _draw(
+        self, painter: Renderer, frame: Frame, wanted: dict[int, list[int]]
+    ) -> dict[int, tuple[float, Float]]:
+        """Draw one frame; return by person what speaks against the face, and the output's embedding."""
+        tracks = [
+            track
+            for track in self._plan.tracks
+            if track.start <= frame.index < track.end and frame.index in wanted.get(track.person, ())
+        ]
+        if not tracks:
+            return {}
+        image, shown = painter.still(frame, {track.id for track in tracks})
+        return {
+            track.person: self._compare(frame, image, track, shown[track.id])
+            for track in tracks
+            if track.id in shown
+        }
+
+    def _compare(self, frame: Frame, image: UInt8, track: Track, hair: float) -> tuple[float, Float]:
+        landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+        # What the source shows is asked for once, not with every face drawn on it.
+        key = frame.index, track.id
+        if key not in self._sources:
+            self._sources[key] = self._embed(frame.image, landmarks), _chin_shade(frame.image, landmarks)
+        before, bare = self._sources[key]
+        after = self._embed(image, landmarks)
+        beard = abs(bare - _chin_shade(image, landmarks))
+        return float(before @ after) + HAIR_COST * hair + BEARD_COST * beard, after
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
@@ -219,32 +247,6 @@ def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
         return frames
     against = {f: max(shown[f][0] for shown in earlier if f in shown) for f in known}
     return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
-
-
-def _draw(
-    painter: Renderer, frame: Frame, plan: Plan, wanted: dict[int, list[int]], embed: SFace
-) -> dict[int, tuple[float, Float]]:
-    """Draw one frame; return by person what speaks against the face, and the output's embedding."""
-    tracks = [
-        track
-        for track in plan.tracks
-        if track.start <= frame.index < track.end and frame.index in wanted.get(track.person, ())
-    ]
-    if not tracks:
-        return {}
-    image, shown = painter.still(frame, {track.id for track in tracks})
-    return {
-        track.person: _compare(frame, image, track, embed, shown[track.id])
-        for track in tracks
-        if track.id in shown
-    }
-
-
-def _compare(frame: Frame, image: UInt8, track: Track, embed: SFace, hair: float) -> tuple[float, Float]:
-    landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
-    after = embed(image, landmarks)
-    beard = abs(_chin_shade(frame.image, landmarks) - _chin_shade(image, landmarks))
-    return float(embed(frame.image, landmarks) @ after) + HAIR_COST * hair + BEARD_COST * beard, after
 
 
 def _chin_shade(image: UInt8, landmarks: Float) -> float:

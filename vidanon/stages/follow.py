@@ -151,14 +151,16 @@ class Scanner(Generic[Item]):
     ) -> list[tuple[Item, list[Float]]]:
         """Find the boxes of frames from what the first of them shows and the one after the last."""
         seen = [(frames[0], [face.box for face in first])]
+        if len(frames) == 1:
+            return seen
         pairs = None if after is None else partners_of(first, after)
-        if pairs is None and len(frames) > 1:
+        if pairs is None:
             # Who moves fast, comes or goes: look half way, and follow on the side where nothing happens.
             half = len(frames) // 2
             middle = self._detect(self._picture_of(frames[half]))
             return self._fill(frames[:half], first, middle) + self._fill(frames[half:], middle, after)
         for step, frame in enumerate(frames[1:], start=1):
-            boxes = None if pairs is None else self._follow(frame, pairs, step / len(frames))
+            boxes = self._follow(frame, pairs, step / len(frames))
             if boxes is None:
                 boxes = [face.box for face in self._detect(self._picture_of(frame))]
             seen.append((frame, boxes))

@@ -182,6 +182,7 @@ def anonymize(
     probe(source)
     check_target(source, target)
     _check_report(source, target, report, settings)
+    _check_cast(source, settings)
     ensure_models(models)
     plan, links, seconds = _planned(source, settings, models, progress)
     return _draw(source, plan, target, settings, models, progress, report, started, seconds, links, draw)
@@ -209,6 +210,7 @@ def render_plan(
     probe(source)
     check_target(source, target)
     _check_report(source, target, report, settings)
+    _check_cast(source, settings)
     ensure_models(models)
     return _draw(source, plan, target, settings, models, progress, report, started, {}, {}, draw)
 
@@ -229,6 +231,19 @@ def _check_report(source: Path, target: Path, report: Path | None, settings: Set
     require_writable(source, report)
 
 
+def _check_cast(source: Path, settings: Settings) -> None:
+    """Make sure, before any work is done, that the cast can be read and written.
+
+    Raises:
+        SettingsError, OutputError: it cannot.
+    """
+    from vidanon.identity.cast import open_cast
+
+    cast = open_cast(settings.identity)
+    if cast is not None:
+        require_writable(source, cast.path)
+
+
 def _draw(
     source: Path,
     plan: Plan,
@@ -244,12 +259,19 @@ def _draw(
 ) -> Summary:
     """Render, audit, publish and sum up; source, target and models were checked."""
     from vidanon.audit.loop import render_until_safe
+    from vidanon.identity.cast import open_cast
     from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
 
+    cast = open_cast(settings.identity)
+    if cast is not None:
+        cast.check(plan)
     temporary = temporary_path(target)
     try:
         result = render_until_safe(source, plan, temporary, settings, models, progress, draw)
         safe = result.audit is None or result.audit.passed
+        notes = _notes(result)
+        if cast is not None and safe:
+            notes += (cast.record(result.plan),)
         final = target if safe else rejected_path(target)
         publish(temporary, final)
     except OutputError as error:
@@ -276,7 +298,7 @@ def _draw(
             for stage in seconds | result.seconds
         },
         total_s=time.monotonic() - started,
-        notes=_notes(result),
+        notes=notes,
         audit=found,
     )
     if found is not None and report is not None:

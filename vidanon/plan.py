@@ -12,6 +12,7 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.identity.bank import look
+from vidanon.identity.cast import open_cast
 from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.stages.decode import Decoder
@@ -76,9 +77,10 @@ def analyse(
     Raises:
         InputError: the source cannot be read or holds no frame, or a reference picture shows no face.
         ModelsError: a model is missing.
-        SettingsError: the key file or a region cannot be used.
+        SettingsError: the key file, the cast or a region cannot be used.
     """
-    key = load_key(settings.identity.key_file)
+    key, cast = load_key(settings.identity.key_file), open_cast(settings.identity)
+    barred = [] if cast is None else cast.codes()
     selection = parse_selection(settings.select)
     workers = settings.runtime.workers
     with Decoder(source) as video, ThreadPoolExecutor(workers) as pool:
@@ -96,8 +98,8 @@ def analyse(
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
     tracklets = watcher.tracker.finish()
     tracks, left, profiles = _finish(tracklets, watcher, settings, selection)
-    identities = choose_faces(profiles) if choose_faces else choose(profiles, key)
-    return Plan(
+    identities = choose_faces(profiles) if choose_faces else choose(profiles, key, barred)
+    plan = Plan(
         info=info,
         frames=watcher.frames,
         cuts=tuple(watcher.cuts),
@@ -105,9 +107,10 @@ def analyse(
         identities=identities,
         settings=asdict(settings),
         notes=notes + selection.notes(len({track.person for track in left})),
-        spares=spares(profiles, key, identities),
+        spares=spares(profiles, key, identities, barred),
         left=tuple(left),
     )
+    return plan if cast is None else cast.apply(plan)
 
 
 class _Watcher:

@@ -87,6 +87,10 @@ class IdentitySettings(_Section):
     """Which new faces are given."""
 
     key_file: str = _option("", "file with a secret key; the same key gives the same faces (empty: random)")
+    cast: str = _option(
+        "", "file that keeps who has which new face, over several videos; needs a participant"
+    )
+    participant: str = _option("", "name, in the cast, of the person who is seen most")
 
 
 @dataclass(frozen=True, slots=True)

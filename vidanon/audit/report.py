@@ -35,7 +35,13 @@ LIMITS = (
     "Faces narrower than 20 pixels are not judged. The recognisers saw the frames marked in the plots only.",
     "SFace took part in choosing and learning the new faces, so it is the weaker witness.",
 )
-PRIVATE_SETTINGS = (("identity", "key_file"), ("select", "keep_person"), ("select", "only_person"))
+PRIVATE_SETTINGS = (
+    ("identity", "key_file"),
+    ("identity", "cast"),
+    ("identity", "participant"),
+    ("select", "keep_person"),
+    ("select", "only_person"),
+)
 NAMES = {
     "pose_error_deg": "head pose error, degrees (up to 45 degrees from frontal)",
     "landmark_nme": "landmark error, inter-ocular distances",

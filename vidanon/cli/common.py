@@ -23,6 +23,8 @@ FLAGS = {
     "keep_person": "select.keep_person",
     "only_person": "select.only_person",
     "key_file": "identity.key_file",
+    "cast": "identity.cast",
+    "participant": "identity.participant",
     "keep_metadata": "encode.keep_metadata",
     "device": "runtime.device",
     "workers": "runtime.workers",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidanon.errors import ModelsError
-from vidanon.types import EMBEDDING_SIZE, Float, UInt8
+from vidanon.types import EMBEDDING_SIZE, Float, IdentityCode, UInt8
 
 BANK_FILE = Path(__file__).parent.parent / "models" / "weights" / "bank.npz"
 W_SIZE = 512
@@ -105,6 +105,10 @@ class Bank:
     def index(self, name: str) -> int:
         """Return the row that :meth:`name` gave this label."""
         return int(name.removeprefix("bank-"))
+
+    def code(self, index: int) -> IdentityCode:
+        """Return a person as the mapper takes it."""
+        return IdentityCode(self.name(index), self.embeddings[index].copy(), self.w[index].copy())
 
     @property
     def child(self) -> npt.NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,12 +95,15 @@ def load_key(key_file: str) -> bytes:
     return key
 
 
-def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
+def choose(
+    profiles: dict[int, Profile], key: bytes, barred: Sequence[IdentityCode] = ()
+) -> dict[int, IdentityCode]:
     """Choose a new face for every person of one video, each a different one.
 
     Args:
         profiles: by person number; who has a lower number chooses first.
         key: secret; the same key and profiles give the same choice byte for byte.
+        barred: fictional people whom nobody may resemble.
 
     Raises:
         UnsafeError: no one in the bank is permitted for a person.
@@ -109,6 +113,7 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
     chosen: list[int] = []
     for person in sorted(profiles):
         others = [profiles[other].embedding for other in sorted(profiles) if other != person]
+        others += [code.vector for code in barred]
         permitted = _permitted(bank, profiles[person], [*others, *bank.embeddings[chosen]], chosen)
         if len(permitted) == 0:
             raise UnsafeError(
@@ -117,12 +122,15 @@ def choose(profiles: dict[int, Profile], key: bytes) -> dict[int, IdentityCode]:
             )
         index = int(_drawn(key, bank, profiles[person], _fitting(bank, profiles[person], permitted))[0])
         chosen.append(index)
-        codes[person] = _code(bank, index)
+        codes[person] = bank.code(index)
     return codes
 
 
 def spares(
-    profiles: dict[int, Profile], key: bytes, codes: dict[int, IdentityCode]
+    profiles: dict[int, Profile],
+    key: bytes,
+    codes: dict[int, IdentityCode],
+    barred: Sequence[IdentityCode] = (),
 ) -> dict[int, tuple[IdentityCode, ...]]:
     """Choose up to ``SPARES`` further faces per person that keep the same limits; no two people share one.
 
@@ -130,6 +138,7 @@ def spares(
         profiles: as given to :func:`choose`.
         key: the same secret.
         codes: what :func:`choose` returned.
+        barred: as given to :func:`choose`.
 
     Returns:
         By person, in the order in which they should be tried; fewer, or none, where the bank runs out.
@@ -140,16 +149,13 @@ def spares(
     for person in sorted(profiles):
         others = [profiles[other].embedding for other in profiles if other != person]
         others += [code.vector for other, code in codes.items() if other != person]
+        others += [code.vector for code in barred]
         permitted = _permitted(bank, profiles[person], others, taken)
         fitting = _fitting(bank, profiles[person], permitted)
         rows = [int(row) for row in _drawn(key, bank, profiles[person], fitting)[:SPARES]]
         taken += rows
-        result[person] = tuple(_code(bank, row) for row in rows)
+        result[person] = tuple(bank.code(row) for row in rows)
     return result
-
-
-def _code(bank: Bank, row: int) -> IdentityCode:
-    return IdentityCode(bank.name(row), bank.embeddings[row].copy(), bank.w[row].copy())
 
 
 def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:

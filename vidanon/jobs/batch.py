@@ -139,7 +139,7 @@ class Batch:
         Raises:
             InputError: the source is no folder that can be read.
             OutputError: the target is the source, lies around it, or is no folder.
-            SettingsError: the key file cannot be used.
+            SettingsError: the key file cannot be used, or there is a cast, which is for single files.
         """
         self.source, self.target = Path(source).absolute(), Path(target).absolute()
         self.options = options or BatchOptions()
@@ -147,6 +147,8 @@ class Batch:
         if self.options.executor == "serial":
             self.jobs = 1
         settings = _with_absolute_paths(settings or Settings())
+        if settings.identity.cast or settings.identity.participant:
+            raise SettingsError("--cast is for single files; in a folder, --link batch keeps people's faces")
         workers = settings.runtime.workers
         if self.options.executor != "ray":  # else they share the cores of other machines
             workers = min(workers, threads_per_job(self.jobs))

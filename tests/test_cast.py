@@ -99,6 +99,7 @@ def test_two_runs_at_once_do_not_give_two_faces(tmp_path: Path) -> None:
     with pytest.raises(UnsafeError, match="run again"):
         both.record(in_plan(6))
     assert json.loads(path.read_text())["faces"] == {"P07": "bank-00005"}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_plan_with_another_face_is_not_drawn(sessions: list[Path], tmp_path: Path) -> None:

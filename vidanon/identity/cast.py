@@ -156,14 +156,11 @@ def _write(path: Path, faces: dict[str, str]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold other runs back that share the cast."""
-    lock = path.with_name(f".{path.name}.lock")
+    """Hold other runs back that share the cast; its folder is what is locked, so that nothing is left."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path.absolute().parent, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(
-            f"cast {path} cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise OutputError(f"cast {path} cannot be written ({error.strerror}); move it") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

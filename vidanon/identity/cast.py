@@ -21,6 +21,7 @@ import numpy as np
 
 from vidanon.errors import OutputError, SettingsError, UnsafeError
 from vidanon.identity.bank import load_bank
+from vidanon.private import write_private
 from vidanon.types import IdentityCode, Plan
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Cast:
 
     def codes(self) -> list[IdentityCode]:
         """Return the fictional people of the cast: nobody else may get a face like theirs."""
-        bank = load_bank()
-        return [bank.code(bank.index(face)) for face in self.faces.values()]
+        return [_code(face) for face in self.faces.values()]
 
     def apply(self, plan: Plan) -> Plan:
         """Give the participant, who is the person seen most, the face that the cast says.
@@ -57,8 +57,7 @@ class Cast:
         main, face = main_person(plan), self.faces.get(self.participant)
         if main is None or face is None:
             return plan
-        bank = load_bank()
-        identities = plan.identities | {main: bank.code(bank.index(face))}
+        identities = plan.identities | {main: _code(face)}
         return replace(plan, identities=identities, spares=plan.spares | {main: ()})
 
     def check(self, plan: Plan) -> None:
@@ -86,11 +85,12 @@ class Cast:
         face = plan.identities[main].name
         with _locked(self.path):
             faces = _read(self.path)
-            if faces.setdefault(self.participant, face) != face:
+            if self.participant not in faces:
+                _write(self.path, faces | {self.participant: face})
+            elif faces[self.participant] != face:
                 raise UnsafeError(
                     f"{self.path}: another run has given {self.participant} another face meanwhile; run again"
                 )
-            _write(self.path, faces)
         return f"cast: {self.participant}, the person seen most, has the face {face} of {self.path}"
 
 
@@ -120,6 +120,11 @@ def main_person(plan: Plan) -> int | None:
     return max(sorted(seen), key=seen.__getitem__) if seen else None
 
 
+def _code(face: str) -> IdentityCode:
+    bank = load_bank()
+    return bank.code(bank.index(face))
+
+
 def _read(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
@@ -139,16 +144,10 @@ def _read(path: Path) -> dict[str, str]:
 
 def _write(path: Path, faces: dict[str, str]) -> None:
     record = {"format": FORMAT, "version": VERSION, "faces": dict(sorted(faces.items()))}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # Whoever knows who is who in published results should be few.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_private(path, json.dumps(record, indent=1).encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(
             f"cast {path} cannot be written ({error.strerror}); free space, or move it"
         ) from error

@@ -19,6 +19,7 @@ from vidanon.errors import InputError, OutputError, UnsafeError
 from vidanon.jobs.executors import Report
 from vidanon.jobs.manifest import DONE, Record
 from vidanon.jobs.scan import Found
+from vidanon.private import write_private
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class FileWork:
                 key = (
                     hmac.digest(self.key, sha256.encode(), "sha256") if self.key else secrets.token_bytes(32)
                 )
-                _write_private(folder / "key", key)
-                _write_private(folder / "job", stamp.encode())
+                write_private(folder / "key", key)
+                write_private(folder / "job", stamp.encode())
         except OSError as error:
             raise OutputError(f"cannot write to {folder} ({error.strerror}); check the folder") from error
         return folder
@@ -225,18 +226,8 @@ def _read(path: Path) -> str:
 def kept_key(path: Path) -> bytes:
     """Return the random key of an interrupted run, or a new one that the next run will find."""
     if not path.exists():
-        _write_private(path, secrets.token_bytes(32))
+        write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a small file that only the user may read, in one step."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _publish(path: Path, final: Path) -> None:

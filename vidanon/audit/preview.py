@@ -104,7 +104,10 @@ def prefer_strangers(
 def prefer_where_it_failed(
     source: Path, plan: Plan, frames: dict[int, list[int]], settings: Settings, models: ModelStore
 ) -> Plan:
-    """Put the spare faces into the order in which they hide who was recognised, where it happened.
+    """Put the spare faces into the order in which they hide who was recognised.
+
+    They are drawn where it happened and, since a face that hides there may fail elsewhere, on the frames of
+    the first preview too.
 
     Args:
         source: the video.
@@ -115,9 +118,10 @@ def prefer_where_it_failed(
     """
     choosy = [person for person in frames if len(plan.spares.get(person, ())) > 1]
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
-    wanted = {person: _spread(frames[person]) for person in sorted(most)}
-    if not wanted:
+    if not most:
         return plan
+    before = preview_frames(plan)
+    wanted = {person: sorted({*_spread(frames[person]), *before.get(person, ())}) for person in sorted(most)}
     studio = _Studio(source, plan, wanted, settings, models)
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}

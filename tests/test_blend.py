@@ -181,6 +181,14 @@ def test_a_beard_below_a_smooth_chin_is_covered(landmarks: Float) -> None:
     assert share_kept(image, bearded, below) < 0.2
 
 
+def test_a_new_face_that_is_wider_than_the_head_does_not_spill_onto_the_wall(landmarks: Float) -> None:
+    image, beside = noise(10), (83, 140, 89, 180)  # the oval ends at 90, the mask some pixels further out
+    assert share_kept(image, put_on(image, landmarks, head_parts()), beside) < 0.7
+    walled = put_on(image, landmarks, head_parts(background=(0, 0, 93, 300)))
+    assert share_kept(image, walled, beside) > 0.95
+    assert share_kept(image, walled, (100, 140, 200, 180)) < 0.05
+
+
 def test_a_face_outside_the_frame_has_no_region(landmarks: Float) -> None:
     assert blend.region_of_interest(landmarks + 1000, (300, 300, 3)) is None
 

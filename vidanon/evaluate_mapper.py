@@ -31,9 +31,10 @@ from vidanon.figures import (
     w_figures,
 )
 from vidanon.geometry import apply, unit_crop_from_frame
-from vidanon.identity.bank import Bank, load_bank, look
+from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
-from vidanon.identity.embed import SFace, aligned_crop
+from vidanon.identity.embed import SFace
+from vidanon.identity.look import LookEncoder
 from vidanon.measures import HeadPose, angle_deg
 from vidanon.mixing import HeadFinder
 from vidanon.networks.mapper import load_attribute_mapper
@@ -106,6 +107,7 @@ class Bench:
         self._reader = FaceReader(models, workers)
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
+        self.look = LookEncoder(models, "cpu", workers)
         self._dlib = DlibResNet(models)
         self._pose = HeadPose(models)
         self._workers = workers
@@ -292,29 +294,29 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
     jobs, kept = [], []
     for subject in labelled:
         try:
-            code = choose({0: _profile(subject.seen)}, _KEY)[0]
+            code = choose({0: _profile(subject.seen, bench)}, _KEY)[0]
         except UnsafeError:
             # Nobody in the bank is permitted: the product would obscure this face.
             continue
         jobs.append((code.vector, subject))
         kept.append(subject)
     rows = [
-        _group_row(subject, output, bank)
+        _group_row(subject, output, bank, bench)
         for subject, (_, output) in zip(kept, bench.outputs(jobs, "by group"), strict=True)
         if output is not None
     ]
     return group_means(rows)
 
 
-def _profile(seen: Seen) -> Profile:
-    texture = look(aligned_crop(seen.picture, seen.landmarks))
-    return Profile(seen.sface, skin_tone(seen.picture, seen.landmarks), texture)
+def _profile(seen: Seen, bench: Bench) -> Profile:
+    skin = skin_tone(seen.picture, seen.landmarks)
+    return Profile(seen.sface, skin, bench.look(seen.picture, seen.landmarks))
 
 
-def _group_row(subject: Subject, output: Seen, bank: Bank) -> dict[str, Any]:
+def _group_row(subject: Subject, output: Seen, bank: Bank, bench: Bench) -> dict[str, Any]:
     """Compare a labelled face with its replacement: likeness (wanted low) and what should stay."""
     seen = subject.seen
-    before, after = _profile(seen), _profile(output)
+    before, after = (_profile(x, bench) for x in (seen, output))
     read_before, read_after = (bank.read(p.embedding, p.look) for p in (before, after))
     female = "female" in groups_of(subject.name)
     eyes = max(float(np.hypot(*(seen.landmarks[263] - seen.landmarks[33]))), 1.0)

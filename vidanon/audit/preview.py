@@ -17,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vidanon.geometry import apply
+from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
+from vidanon.identity.look import LookEncoder
+from vidanon.networks.runtime import resolve_device
 from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
@@ -42,6 +45,10 @@ HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3
 """What a chin as dark as a beard counts where the source's is bare, or the other way round."""
+AGE_COST, SEX_COST, GLASSES_COST = 0.012, 0.5, 0.3
+"""What a year of age, a change of apparent sex and glasses count, beyond what is free."""
+AGE_FREE_YEARS, LOOK_FREE = 8.0, 0.4
+"""So far apart two readings of one face often are: of age, and of the scores (0..1) of sex and glasses."""
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
 PATCH = 0.05
@@ -151,9 +158,10 @@ class _Studio:
 
         self._renderer = Renderer(plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)
+        self._look = LookEncoder(models, resolve_device(settings.runtime.device), settings.runtime.workers)
         self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
         self._plan, self._workers = plan, settings.runtime.workers
-        self._sources: dict[tuple[int, int], tuple[Float, float]] = {}
+        self._sources: dict[tuple[int, int], tuple[Float, float, Reading]] = {}
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, Shown]:
         """Draw everyone's face number ``turn`` on some of the frames; return what was found by person."""
@@ -191,11 +199,17 @@ class _Studio:
         # What the source shows is asked for once, not with every face drawn on it.
         key = frame.index, track.id
         if key not in self._sources:
-            self._sources[key] = self._embed(frame.image, landmarks), _chin_shade(frame.image, landmarks)
-        before, bare = self._sources[key]
-        after = self._embed(image, landmarks)
-        beard = abs(bare - _chin_shade(image, landmarks))
-        return float(before @ after) + HAIR_COST * hair + BEARD_COST * beard, after
+            self._sources[key] = self._seen(frame.image, landmarks)
+        before, bare, look = self._sources[key]
+        after, chin, new_look = self._seen(image, landmarks)
+        cost = HAIR_COST * hair + BEARD_COST * abs(bare - chin) + _look_cost(look, new_look)
+        return float(before @ after) + cost, after
+
+    def _seen(self, image: UInt8, landmarks: Float) -> tuple[Float, float, Reading]:
+        """Return the embedding of a face, the shade of its chin, and how it looks."""
+        embedding = self._embed(image, landmarks)
+        reading = load_bank().read(embedding, self._look(image, landmarks))
+        return embedding, _chin_shade(image, landmarks), reading
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
@@ -263,6 +277,14 @@ def _chin_shade(image: UInt8, landmarks: Float) -> float:
         return float(np.mean(patches))
 
     return min(brightness(CHIN) / max(brightness(UPPER_CHEEKS), 1.0), 1.0)
+
+
+def _look_cost(before: Reading, after: Reading) -> float:
+    """Return what speaks against a new face that looks of another age or sex, or wears glasses or none."""
+    years = max(abs(after.age - before.age) - AGE_FREE_YEARS, 0.0)
+    sex = max(abs(after.female - before.female) - LOOK_FREE, 0.0)
+    glasses = max(abs(after.glasses - before.glasses) - LOOK_FREE, 0.0)
+    return AGE_COST * years + SEX_COST * sex + GLASSES_COST * glasses
 
 
 def _worst(shown: Shown) -> float:

@@ -40,13 +40,17 @@ SPARES = 15
 ENOUGH = 200
 """A source limit that leaves fewer gives way to the next. Faces from both sides of the first limits hide a
 person equally well when they are drawn (54 and 56 % of 730 did safely), and of more, more fit."""
+WIDE_LIMIT = 0.20
+FIT_SLACK = 1.0
+"""So does one under which the faces that fit best cost so much more, each, than under WIDE_LIMIT: strangers
+by SFace are often of another ancestry, and what is drawn is looked at before it is used."""
 
 NEAR_AGE_YEARS = 8.0
 """Ages are read about so wrongly: who looks like a child may get the face of an adult no older than this
 beyond. Who looks like an adult never gets a child's."""
 
 # Differences that cost as much as one another.
-AGE_UNIT_YEARS = 12.0
+AGE_UNIT_YEARS = 9.0
 SKIN_UNIT_LAB = np.array([12.0, 7.0, 7.0], np.float32)
 SEX_UNIT = 0.5
 ANCESTRY_UNIT = 0.3
@@ -68,8 +72,8 @@ class Profile:
     Attributes:
         embedding: float32 (128,), unit length, SFace, averaged over the person's track.
         skin_lab: float32 (3,), CIE L*a*b* of the cheeks (L* 0..100, D65); NaN where unknown.
-        look: float32 (1568,), mean of :func:`vidanon.identity.bank.look` over the track. Without it apparent
-            sex and age are read off the embedding, which is much less reliable.
+        look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder` over the track. Without it
+            all is read off the embedding, which is much less reliable.
     """
 
     embedding: Float
@@ -167,13 +171,21 @@ def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[in
     fits[taken] = False
     for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
-    to_source = bank.embeddings @ profile.embedding
+    to_source, cost = bank.embeddings @ profile.embedding, _cost(bank, profile)
+    affordable = _typical(cost[fits & (to_source < WIDE_LIMIT)]) + FIT_SLACK
     rows = np.empty(0, np.intp)
     for limit in SOURCE_LIMITS:
         rows = np.flatnonzero(fits & (to_source < limit))
-        if len(rows) >= ENOUGH:
+        fitting = limit >= WIDE_LIMIT or _typical(cost[rows]) <= affordable
+        if len(rows) >= ENOUGH and fitting:
             break
     return rows
+
+
+def _typical(cost: Float) -> float:
+    """Return the mean cost of the faces that fit best; infinite where there is none."""
+    best = np.sort(cost)[: 2 * DRAW_FROM[0]]
+    return float(best.mean()) if len(best) else np.inf
 
 
 def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -30,7 +30,8 @@ LIGHT_SIGMA = 0.16
 """Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
 RIM = 0.12
-"""Width of the rim of the oval, face widths, where the source stays if neither picture shows face."""
+"""Width of the rim of the oval, face widths, where the source stays if neither picture shows face, or if it
+surely shows none."""
 SMALL_PX = 160
 """Longer side of the small copy."""
 STRAND_CONTRAST = (4.0, 12.0)
@@ -134,7 +135,11 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     below = _fill(_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
     rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
-    cover = np.maximum(oval * (1 - neither), np.maximum(above, below))
+    # A new face that is wider than the head would end ragged, in what lies behind it in its own picture.
+    outside = parts[..., list(segment.AROUND)].sum(2)
+    past = 1 - _fill(landmarks[list(FACE_OVAL)], shape)
+    beyond = np.maximum(rim * _step(outside, 0.6, 0.9), past * _step(outside, 0.3, 0.6))
+    cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     return Mask(skin, oval * lit * generated_face, lit, cover, keep, core.astype(np.float32))
 

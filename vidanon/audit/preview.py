@@ -45,10 +45,10 @@ HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3
 """What a chin as dark as a beard counts where the source's is bare, or the other way round."""
-AGE_COST, SEX_COST, GLASSES_COST = 0.012, 0.5, 0.3
-"""What a year of age, a change of apparent sex and glasses count, beyond what is free."""
-AGE_FREE_YEARS, LOOK_FREE = 8.0, 0.4
-"""So far apart two readings of one face often are: of age, and of the scores (0..1) of sex and glasses."""
+AGE_COST, SEX_COST, GLASSES_COST, SHAVED_COST = 0.012, 0.5, 0.3, 0.3
+"""What a year of age, a change of apparent sex, glasses and a beard count, beyond what is free."""
+AGE_FREE_YEARS, LOOK_FREE, BEARD_FREE = 8.0, 0.4, 0.3
+"""So far apart two readings of one face often are: of age, of sex and glasses, and of a beard (0..1)."""
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
 PATCH = 0.05
@@ -280,11 +280,12 @@ def _chin_shade(image: UInt8, landmarks: Float) -> float:
 
 
 def _look_cost(before: Reading, after: Reading) -> float:
-    """Return what speaks against a new face that looks of another age or sex, or wears glasses or none."""
+    """Return what speaks against a new face that looks of another age or sex, or is bearded or not."""
     years = max(abs(after.age - before.age) - AGE_FREE_YEARS, 0.0)
     sex = max(abs(after.female - before.female) - LOOK_FREE, 0.0)
     glasses = max(abs(after.glasses - before.glasses) - LOOK_FREE, 0.0)
-    return AGE_COST * years + SEX_COST * sex + GLASSES_COST * glasses
+    beard = max(abs(after.beard - before.beard) - BEARD_FREE, 0.0)
+    return AGE_COST * years + SEX_COST * sex + GLASSES_COST * glasses + SHAVED_COST * beard
 
 
 def _worst(shown: Shown) -> float:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from vidanon.geometry import apply
-from vidanon.stages import segment
+from vidanon.stages import segment, sharpness
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.types import Float, UInt8
 
@@ -29,6 +29,8 @@ FILL_SIGMA = 0.06
 LIGHT_SIGMA = 0.16
 """Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
+HAIR_SHADE = 0.05
+"""So far from the source's hair its light is not looked at, face widths."""
 RIM = 0.12
 """Width of the rim of the oval, face widths, where the source stays if neither picture shows face, or if it
 surely shows none."""
@@ -36,6 +38,8 @@ SMALL_PX = 160
 """Longer side of the small copy."""
 STRAND_CONTRAST = (4.0, 12.0)
 """From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
+ISLAND = 0.08
+"""Largest patch between strands, apart from the face, that is left out too, squared face widths."""
 STRAND_REACH = 0.03
 """How far beside such a place the forehead is left out too, face widths: fine strands hardly stand out."""
 _YCC_FROM_RGB = np.array(
@@ -141,7 +145,10 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     beyond = np.maximum(rim * _step(outside, 0.6, 0.9), past * _step(outside, 0.3, 0.6))
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
-    return Mask(skin, oval * lit * generated_face, lit, cover, keep, core.astype(np.float32))
+    sure = oval * lit * generated_face
+    # Nor is the darkness of the hair line.
+    lit *= 1 - _grown(_step(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
+    return Mask(skin, sure, lit, cover, keep, core.astype(np.float32))
 
 
 def match_colour(
@@ -203,7 +210,17 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
     reach = max(1, round(STRAND_REACH * width))
     strands = cv2.dilate(strands, np.ones((2 * reach + 1,) * 2, np.uint8)) * above_brows
-    return np.asarray(own * (1 - strands), np.float32)
+    own *= 1 - strands
+    count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
+    island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
+    island[np.unique(numbers[core > 0.5])] = False
+    return np.asarray(own * ~island[numbers], np.float32)
+
+
+def _grown(chance: Float, edge_px: float) -> Float:
+    """Add a border to a mask."""
+    reach = max(1, round(edge_px))
+    return np.asarray(cv2.dilate(chance, np.ones((2 * reach + 1,) * 2, np.uint8)), np.float32)
 
 
 def _inside(chance: Float, edge_px: float) -> Float:
@@ -264,6 +281,8 @@ def blend(
         cv2.resize(cv2.merge([x] * 3) if x.ndim == 2 else x, full, interpolation=cv2.INTER_LINEAR)
         for x in shares
     )
+    sure = np.asarray(cv2.resize(mask.sure, full, interpolation=cv2.INTER_LINEAR), np.float32)
+    warped = sharpness.soften(warped, patch, sure)
     matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
     face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
     patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

@@ -1,0 +1,48 @@
+"""Make the new face no sharper than the video: in a soft or compressed one it would stand out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vidanon.types import Float, UInt8
+
+SOFT_PX = (0.0, 0.6, 0.9, 1.3, 1.8, 2.5)
+"""Standard deviations of the blurs between which the right one is looked for, least first."""
+LEAST_PX = 0.2
+"""A lighter blur would change nothing."""
+DETAIL_PX = 1.5
+"""What this blur takes away is detail."""
+
+
+def soften(new: UInt8, source: UInt8, weight: Float) -> UInt8:
+    """Blur the new face until it shows no more fine detail than the source.
+
+    Args:
+        new: uint8 (h, w, 4), the new face in the frame's geometry, with its face channel.
+        source: uint8 RGB (h, w, 3).
+        weight: float32 (h, w), where both show the face.
+
+    Returns:
+        uint8 (h, w, 4); ``new`` itself where it is soft enough.
+    """
+    wanted = _detail(_grey(source), weight)
+    grey = _grey(new)
+    found = [_detail(grey, weight)]
+    for sigma_px in SOFT_PX[1:]:
+        if found[-1] <= wanted:
+            break
+        soft = np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma_px), np.float32)
+        found.append(_detail(soft, weight))
+    sigma_px = float(np.interp(wanted, found[::-1], SOFT_PX[: len(found)][::-1]))
+    return new if sigma_px < LEAST_PX else np.asarray(cv2.GaussianBlur(new, (0, 0), sigma_px), np.uint8)
+
+
+def _grey(picture: UInt8) -> Float:
+    return np.asarray(cv2.cvtColor(picture[..., :3], cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def _detail(grey: Float, weight: Float) -> float:
+    """Return the standard deviation of fine detail where it counts, grey levels."""
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX)
+    return float(np.sqrt((weight * fine**2).sum() / max(float(weight.sum()), 1e-6)))

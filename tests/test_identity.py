@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidanon.errors import ModelsError, SettingsError, UnsafeError
-from vidanon.identity.bank import ANCESTRIES, load_bank
+from vidanon.identity.bank import ANCESTRIES, LOOK_WEIGHT, load_bank
 from vidanon.identity.choose import NEAR_AGE_YEARS, OTHERS_LIMIT, SOURCE_LIMITS, Profile, choose, load_key
 from vidanon.types import Float
 
@@ -125,6 +125,29 @@ def test_skin_tone_and_ancestry_are_kept(tone: tuple[float, float, float]) -> No
     off_ancestry = np.abs(bank.ancestry - bank.read(profile.embedding).ancestry).sum(axis=1)
     assert off_skin[chosen].mean() < 0.7 * off_skin.mean()
     assert off_ancestry[chosen].mean() < off_ancestry.mean()
+
+
+def looking_like(row: int, embedding: Float) -> Float:
+    """Return a look, unit length, that is read as the person of the bank is labelled."""
+    bank = load_bank()
+    readers = bank.reader[128:-1] * LOOK_WEIGHT
+    wanted = bank.labels[row] - (embedding @ bank.reader[:128] + bank.reader[-1])
+    look = np.linalg.lstsq(readers.T, wanted, rcond=None)[0]
+    unread = np.linalg.svd(readers.T)[2][-1]  # changes nothing of what is read
+    return np.asarray(look + unread * np.sqrt(1 - look @ look), np.float32)
+
+
+@pytest.mark.parametrize("ancestry", range(len(ANCESTRIES)), ids=ANCESTRIES)
+def test_most_people_get_a_face_of_their_own_ancestry(ancestry: int) -> None:
+    bank = load_bank()
+    kept = []
+    for row in np.flatnonzero((bank.ancestry[:, ancestry] > 0.8) & ~bank.child)[:20]:
+        noisy = bank.embeddings[row] + np.random.default_rng(row).normal(0, 0.05, 128)
+        embedding = (noisy / np.linalg.norm(noisy)).astype(np.float32)
+        profile = Profile(embedding, bank.skin_lab[row], looking_like(row, embedding))
+        code = choose({0: profile}, KEY)[0]
+        kept.append(bank.ancestry[bank.index(code.name)].argmax() == ancestry)
+    assert np.mean(kept) >= 0.6
 
 
 def test_reading_does_not_depend_on_the_length_of_the_look() -> None:

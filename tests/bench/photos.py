@@ -1,6 +1,6 @@
 """The literature's protocol on still pictures, and linkability, beside blur and pixelation (deface 1.5.0).
 
-    python tests/bench/photos.py PHOTOS WORK [--people 500] [--linked 100] [--json FILE]
+    python tests/bench/photos.py PHOTOS WORK [--people 500] [--linked 100] [--skip-deface] [--json FILE]
 
 PHOTOS holds one folder per person with at least two pictures (LFW). WORK keeps what was made, so that a run
 that was stopped goes on; it holds copies of the photographs, so delete it afterwards.
@@ -130,12 +130,13 @@ def rates(first: Faces, second: Faces) -> dict[str, float]:
     return result
 
 
-def protocol(people: list[Path], work: Path, reader: Reader) -> dict[str, dict[str, float]]:
+def protocol(people: list[Path], work: Path, reader: Reader, deface: bool) -> dict[str, dict[str, float]]:
     """Compare every second picture, treated, with the untouched ones, and with others treated alike."""
     untouched = reader(people)
     table = {"untouched": rates(untouched, untouched)}
     made = {"vidanon": by_vidanon(people, 2, work, "first")}
-    made |= {name: by_deface(people, work, name) for name in DEFACE}
+    if deface:
+        made |= {name: by_deface(people, work, name) for name in DEFACE}
     for name, folder in made.items():
         treated = reader(people, folder)
         table[name] = rates(treated, untouched) | {"pictures": len(treated)}
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--people", type=int, default=500)
     parser.add_argument("--linked", type=int, default=100)
+    parser.add_argument("--skip-deface", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     everybody = [p for p in sorted(arguments.photos.iterdir()) if p.is_dir() and len(pictures_of(p)) > 1]
@@ -165,7 +167,7 @@ def main() -> None:
     reader = Reader(ModelStore())
     record: dict[str, dict[str, float]] = {}
     if arguments.people:
-        record |= protocol(everybody[: arguments.people], arguments.work, reader)
+        record |= protocol(everybody[: arguments.people], arguments.work, reader, not arguments.skip_deface)
     if arguments.linked:
         record |= linkability(everybody[: arguments.linked], arguments.work, reader)
     print("TPR at FAR 1e-3 (in brackets: beyond the thresholds that ship)\n")

@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 FRAMES = (3, 8)
 """So many frames are drawn for a person: the first number, and one more per SPACING_FRAMES of the track."""
 SPACING_FRAMES = 60
-SAFE_MARGIN = 0.05
+SAFE_MARGIN = 0.16
 """A face is taken at once when it stays this far below the threshold in every frame drawn."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
 MAX_DRAWN = 16
 """So many faces of a person are drawn at most before the first render: none is safe among 8 in one case of 16
 where three in ten are, and a face that is refused costs more than many drawn ones."""
-MAX_DRAWN_AGAIN = 8
-"""So many, where it failed, after a refusal."""
+MAX_DRAWN_AGAIN = 15
+"""So many after a refusal: all spares, since the strangest come last."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3

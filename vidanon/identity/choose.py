@@ -37,6 +37,9 @@ COST_SLACK = 3.0
 """Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
 SPARES = 15
 """Other faces that a person may get when the first is refused."""
+STRANGER_SPARES = 7
+"""So many of them are of the strangest there are, of whatever ancestry: recognisers tell people of some
+ancestries apart badly, and all faces that fit may be refused."""
 ENOUGH = 200
 """A source limit that leaves fewer gives way to the next. Faces from both sides of the first limits hide a
 person equally well when they are drawn (54 and 56 % of 730 did safely), and of more, more fit."""
@@ -154,15 +157,19 @@ def spares(
         others = [profiles[other].embedding for other in profiles if other != person]
         others += [code.vector for other, code in codes.items() if other != person]
         others += [code.vector for code in barred]
-        permitted = _permitted(bank, profiles[person], others, taken)
-        fitting = _fitting(bank, profiles[person], permitted)
-        rows = [int(row) for row in _drawn(key, bank, profiles[person], fitting)[:SPARES]]
+        rows: list[int] = []
+        for count, slack in ((SPARES - STRANGER_SPARES, FIT_SLACK), (SPARES, np.inf)):
+            permitted = _permitted(bank, profiles[person], others, [*taken, *rows], slack)
+            fitting = _fitting(bank, profiles[person], permitted, any_ancestry=bool(rows))
+            rows += [int(row) for row in _drawn(key, bank, profiles[person], fitting)[: count - len(rows)]]
         taken += rows
         result[person] = tuple(bank.code(row) for row in rows)
     return result
 
 
-def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[int]) -> npt.NDArray[np.intp]:
+def _permitted(
+    bank: Bank, profile: Profile, others: list[Float], taken: list[int], slack: float = FIT_SLACK
+) -> npt.NDArray[np.intp]:
     """Return the rows that keep every hard limit, at the strictest source limit that leaves enough."""
     source = bank.read(profile.embedding, profile.look)
     near = np.abs(bank.age - source.age) < NEAR_AGE_YEARS
@@ -172,7 +179,7 @@ def _permitted(bank: Bank, profile: Profile, others: list[Float], taken: list[in
     for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
     to_source, cost = bank.embeddings @ profile.embedding, _cost(bank, profile)
-    affordable = _typical(cost[fits & (to_source < WIDE_LIMIT)]) + FIT_SLACK
+    affordable = _typical(cost[fits & (to_source < WIDE_LIMIT)]) + slack
     rows = np.empty(0, np.intp)
     for limit in SOURCE_LIMITS:
         rows = np.flatnonzero(fits & (to_source < limit))
@@ -188,10 +195,12 @@ def _typical(cost: Float) -> float:
     return float(best.mean()) if len(best) else np.inf
 
 
-def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _fitting(
+    bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp], any_ancestry: bool = False
+) -> npt.NDArray[np.intp]:
     """Return the permitted rows that are in the draw."""
     least, most = DRAW_FROM
-    cost = _cost(bank, profile)[permitted]
+    cost = _cost(bank, profile, any_ancestry)[permitted]
     vectors = bank.embeddings[permitted]
     kept: list[int] = []
     for row in np.argsort(cost, kind="stable"):
@@ -203,17 +212,18 @@ def _fitting(bank: Bank, profile: Profile, permitted: npt.NDArray[np.intp]) -> n
     return permitted[kept]
 
 
-def _cost(bank: Bank, profile: Profile) -> Float:
+def _cost(bank: Bank, profile: Profile, any_ancestry: bool = False) -> Float:
     """Return how much each row would change what should stay (n,); lower is better."""
     source = bank.read(profile.embedding, profile.look)
     beard = np.clip(BEARD_STRETCH * source.beard + BEARD_OFFSET, 0, 1)
     glasses = np.clip((source.glasses - BARE_EYES) / (SURE_GLASSES - BARE_EYES), 0, 1)
+    ancestry = 0 if any_ancestry else (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (
         ((bank.age - source.age) / AGE_UNIT_YEARS) ** 2
         + (skin**2).sum(axis=1)
         + ((bank.female - source.female) / SEX_UNIT) ** 2
-        + (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
+        + ancestry
         + ((bank.beard - beard) / BEARD_UNIT) ** 2
         + ((bank.glasses - glasses) / GLASSES_UNIT) ** 2
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB

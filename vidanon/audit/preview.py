@@ -33,7 +33,8 @@ FRAMES = (3, 8)
 """So many frames are drawn for a person: the first number, and one more per SPACING_FRAMES of the track."""
 SPACING_FRAMES = 60
 SAFE_MARGIN = 0.16
-"""A face is taken at once when it stays this far below the threshold in every frame drawn."""
+"""A face is taken at once when it stays this far below the threshold in every frame drawn. With .05,
+SFace found 2.4 of 100 pictures of 150 people of LFW again at one false match in 1,000, with .13 .9 of 100."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
 MAX_DRAWN = 16

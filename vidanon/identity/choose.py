@@ -38,8 +38,8 @@ COST_SLACK = 3.0
 SPARES = 15
 """Other faces that a person may get when the first is refused."""
 STRANGER_SPARES = 7
-"""So many of them are of the strangest there are, of whatever ancestry: recognisers tell people of some
-ancestries apart badly, and all faces that fit may be refused."""
+"""So many of them, the last, are of another apparent ancestry: recognisers tell people of some ancestries
+apart badly, and all faces that fit may be refused."""
 ENOUGH = 200
 """A source limit that leaves fewer gives way to the next. Faces from both sides of the first limits hide a
 person equally well when they are drawn (54 and 56 % of 730 did safely), and of more, more fit."""
@@ -158,9 +158,9 @@ def spares(
         others += [code.vector for other, code in codes.items() if other != person]
         others += [code.vector for code in barred]
         rows: list[int] = []
-        for count, slack in ((SPARES - STRANGER_SPARES, FIT_SLACK), (SPARES, np.inf)):
-            permitted = _permitted(bank, profiles[person], others, [*taken, *rows], slack)
-            fitting = _fitting(bank, profiles[person], permitted, any_ancestry=bool(rows))
+        for count, foreign in ((SPARES - STRANGER_SPARES, False), (SPARES, True)):
+            permitted = _permitted(bank, profiles[person], others, [*taken, *rows], foreign)
+            fitting = _fitting(bank, profiles[person], permitted, foreign)
             rows += [int(row) for row in _drawn(key, bank, profiles[person], fitting)[: count - len(rows)]]
         taken += rows
         result[person] = tuple(bank.code(row) for row in rows)
@@ -168,22 +168,27 @@ def spares(
 
 
 def _permitted(
-    bank: Bank, profile: Profile, others: list[Float], taken: list[int], slack: float = FIT_SLACK
+    bank: Bank, profile: Profile, others: list[Float], taken: list[int], foreign: bool = False
 ) -> npt.NDArray[np.intp]:
-    """Return the rows that keep every hard limit, at the strictest source limit that leaves enough."""
+    """Return the rows that keep every hard limit, at the strictest source limit that leaves enough.
+
+    With ``foreign``, only people of another apparent ancestry, whether they fit or not.
+    """
     source = bank.read(profile.embedding, profile.look)
     near = np.abs(bank.age - source.age) < NEAR_AGE_YEARS
     of_age = near | bank.child if source.child else ~bank.child
     fits = ((bank.female > 0.5) == (source.female > 0.5)) & of_age
     fits[taken] = False
+    if foreign:
+        fits &= bank.ancestry.argmax(axis=1) != source.ancestry.argmax()
     for embedding in others:
         fits &= bank.embeddings @ embedding < OTHERS_LIMIT
     to_source, cost = bank.embeddings @ profile.embedding, _cost(bank, profile)
-    affordable = _typical(cost[fits & (to_source < WIDE_LIMIT)]) + slack
+    affordable = _typical(cost[fits & (to_source < WIDE_LIMIT)]) + FIT_SLACK
     rows = np.empty(0, np.intp)
     for limit in SOURCE_LIMITS:
         rows = np.flatnonzero(fits & (to_source < limit))
-        fitting = limit >= WIDE_LIMIT or _typical(cost[rows]) <= affordable
+        fitting = foreign or limit >= WIDE_LIMIT or _typical(cost[rows]) <= affordable
         if len(rows) >= ENOUGH and fitting:
             break
     return rows

@@ -208,8 +208,7 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
     strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
-    reach = max(1, round(STRAND_REACH * width))
-    strands = cv2.dilate(strands, np.ones((2 * reach + 1,) * 2, np.uint8)) * above_brows
+    strands = _grown(strands, STRAND_REACH * width) * above_brows
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2

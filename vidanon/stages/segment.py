@@ -16,6 +16,7 @@ from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
 from vidanon.stages.mesh import EYES, FOREHEAD, LIPS, NOSE
+from vidanon.stages.synthesize import as_input
 from vidanon.types import Bool, Float, UInt8
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class PartReader:
     def picture(self, picture: UInt8) -> Float:
         """Return the part chances of a generated picture, uint8 RGB (s, s, 3)."""
         small = cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
-        return self.crop(small.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1))
+        return self.crop(as_input(np.asarray(small, np.uint8)))
 
 
 def with_face_channel(picture: UInt8, parts: Float) -> UInt8:

@@ -57,7 +57,12 @@ def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Floa
     )
     if fine != size:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return crop.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
+    return as_input(np.asarray(crop, np.uint8))
+
+
+def as_input(picture: UInt8) -> Float:
+    """Turn uint8 RGB (h, w, 3) into what the networks take: float32 (3, h, w), [-1, 1]."""
+    return picture.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
 
 
 def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from vidanon.geometry import compose, invert, picture_from_unit, unit_crop_from_frame
+from vidanon.stages.synthesize import as_input
 from vidanon.training.data import CROP_PX
 from vidanon.types import Float, UInt8
 
@@ -20,6 +21,25 @@ def jitter(random: np.random.Generator) -> Float:
     cos, sin = scale * np.cos(tilt), scale * np.sin(tilt)
     shift = 0.5 + SHIFT * random.standard_normal(2) - 0.5 * np.array([cos - sin, sin + cos])
     return np.array([[cos, -sin, shift[0]], [sin, cos, shift[1]]], np.float32)
+
+
+def moved(random: np.random.Generator, scale: tuple[float, float], tilt: float, shift: float) -> Float:
+    """Draw a similarity (2, 3) of the pixels of a portrait, mirrored every second time.
+
+    Args:
+        random: what draws.
+        scale: mean and spread of the logarithm of size.
+        tilt: spread, radians.
+        shift: spread, crop sides.
+    """
+    size, turn = np.exp(random.normal(*scale)), random.normal(0, tilt)
+    cos, sin = size * np.cos(turn), size * np.sin(turn)
+    similarity = np.array([[cos, -sin, 0], [sin, cos, 0]], np.float32)
+    if random.random() < 0.5:
+        similarity[:, 0] *= -1
+    similarity[:, 2] = 0.5 + random.normal(0, shift, 2) - similarity[:, :2] @ (0.5, 0.5)
+    pixels = picture_from_unit(CROP_PX)
+    return compose(pixels, compose(similarity, invert(pixels)))
 
 
 def attribute_crop(picture: UInt8, landmarks: Float, random: np.random.Generator | None) -> Float:
@@ -43,7 +63,7 @@ def attribute_crop(picture: UInt8, landmarks: Float, random: np.random.Generator
     )
     if random is not None:
         crop = degrade(np.asarray(crop, np.uint8), random)
-    return crop.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
+    return as_input(np.asarray(crop, np.uint8))
 
 
 def degrade(image: UInt8, random: np.random.Generator) -> UInt8:

@@ -23,11 +23,12 @@ from vidanon.identity.bank import ADULT_YEARS, LOOK_WEIGHT
 from vidanon.identity.look import LookEncoder
 from vidanon.models.registry import ModelStore
 from vidanon.plan import skin_tone
+from vidanon.stages.synthesize import as_input
 from vidanon.training.data import CROP_PX, Samples, load_samples
 from vidanon.training.faceres import FaceRes
-from vidanon.training.looks import as_input, label, read_samples
+from vidanon.training.looks import label, rarity, read_samples
 from vidanon.training.photographs import Photographs, read_photographs
-from vidanon.training.probes import balanced, predict, ridge
+from vidanon.training.probes import predict, ridge
 from vidanon.training.read_by_eye import PORTRAITS
 from vidanon.types import Float, UInt8
 
@@ -139,7 +140,7 @@ def fit_reader(readable: Float, labels: Float, said: Float) -> Float:
     """
     targets = labels.copy()
     targets[:, :TRAITS] = (targets[:, :TRAITS] + said) / 2
-    reader = ridge(readable, targets, READER_RIDGE, _weights(labels))
+    reader = ridge(readable, targets, READER_RIDGE, rarity(labels))
     # Readers shrink what they cannot tell towards the middle.
     reader[:, AGE] *= AGE_STRETCH
     reader[-1, AGE] -= (AGE_STRETCH - 1) * AGE_MIDDLE
@@ -161,14 +162,7 @@ def say(readable: Float, labels: Float, photos: Photographs, known: Float) -> Fl
     told = np.column_stack([photos.female, photos.age / 100, child, photos.ancestry])
     x = np.concatenate([known, readable[: len(PORTRAITS)]])
     y = np.concatenate([told, labels[: len(PORTRAITS), :TRAITS]])
-    return predict(readable, ridge(x, y, LOOK_PROBE_RIDGE, _weights(y)))
-
-
-def _weights(labels: Float) -> Float:
-    """Return weights (n,) that let thin decades and ancestries count more."""
-    decade = np.minimum(labels[:, AGE] * 10, 6).astype(int)
-    weights = np.sqrt(balanced(decade) * balanced(labels[:, 3:TRAITS].argmax(1)))
-    return np.asarray(weights, np.float32)
+    return predict(readable, ridge(x, y, LOOK_PROBE_RIDGE, rarity(y)))
 
 
 def pick(embeddings: Float, measured: Measured, looks: Float, people: int) -> Rows:

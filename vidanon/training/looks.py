@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.identity.bank import ADULT_YEARS, ANCESTRIES
 from vidanon.models.registry import ModelStore
 from vidanon.networks.look_reader import CROP_PX, FEATURE_SIZE, LookNet
+from vidanon.stages.synthesize import as_input
 from vidanon.stages.workers import ordered_map
-from vidanon.training.augment import degrade
+from vidanon.training.augment import degrade, moved
 from vidanon.training.data import FaceReader, LatentSource, load_samples
 from vidanon.training.faceres import FEATURES, FaceRes
 from vidanon.training.photographs import Photographs, read_photographs
@@ -185,21 +185,9 @@ def _spread(x: Float, having: tuple[int, ...]) -> Float:
 
 def view(picture: UInt8, random: np.random.Generator) -> Float:
     """Make a training example of a picture: moved, mirrored, spoilt; float32 (3, 128, 128), [-1, 1]."""
-    scale, tilt = np.exp(random.normal(*SCALE)), random.normal(0, TILT)
-    cos, sin = scale * np.cos(tilt), scale * np.sin(tilt)
-    moved = np.array([[cos, -sin, 0], [sin, cos, 0]], np.float32)
-    if random.random() < 0.5:
-        moved[:, 0] *= -1
-    moved[:, 2] = 0.5 + random.normal(0, SHIFT, 2) - moved[:, :2] @ (0.5, 0.5)
-    pixels = picture_from_unit(CROP_PX)
-    matrix = compose(pixels, compose(moved, invert(pixels)))
+    matrix = moved(random, SCALE, TILT, SHIFT)
     crop = cv2.warpAffine(picture, matrix, (CROP_PX, CROP_PX), borderMode=cv2.BORDER_REFLECT_101)
     return as_input(degrade(np.asarray(crop, np.uint8), random))
-
-
-def as_input(picture: UInt8) -> Float:
-    """Turn uint8 RGB (128, 128, 3) into float32 (3, 128, 128), [-1, 1]."""
-    return picture.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1)
 
 
 class Judge(nn.Module):
@@ -228,7 +216,8 @@ class Trainer:
         self._labels, self._checkpoint = torch.from_numpy(labels), checkpoint
         centred = portraits.features - portraits.features.mean(0)
         self._features = torch.from_numpy(centred / np.linalg.norm(centred, axis=1, keepdims=True))
-        self._chances = _chances(labels)
+        weights = rarity(labels).astype(np.float64)
+        self._chances = weights / weights.sum()
         if checkpoint.is_file():
             self._load()
 
@@ -284,11 +273,10 @@ class Trainer:
             getattr(self, name).load_state_dict(state)
 
 
-def _chances(labels: Float) -> Float:
-    """Return how often a row is drawn: thin decades and ancestries more often than they are."""
+def rarity(labels: Float) -> Float:
+    """Return weights (n,) that let thin decades and ancestries count more."""
     decade = np.minimum(labels[:, 1] * 10, 6).astype(int)
-    weights = np.sqrt(balanced(decade) * balanced(labels[:, ANCESTRY].argmax(1))).astype(np.float64)
-    return np.asarray(weights / weights.sum())
+    return np.asarray(np.sqrt(balanced(decade) * balanced(labels[:, ANCESTRY].argmax(1))), np.float32)
 
 
 def looks_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -340,10 +328,10 @@ def main(
     samples: Path, faceres: Path, labelled_faces: Path, out: Path, steps: int, seed: int, run: Path
 ) -> None:
     """Draw and label portraits, train the network on them, write its weights, and measure it."""
-    models = ModelStore()
+    models, teacher = ModelStore(), FaceRes(faceres)
     portraits = join([read_samples(samples, faceres, run), *draw(models, faceres, run)])
-    labels = label(portraits, read_photographs(models, FaceRes(faceres), labelled_faces, 0))
-    others = read_photographs(models, FaceRes(faceres), labelled_faces, 1)
+    labels = label(portraits, read_photographs(models, teacher, labelled_faces, 0))
+    others = read_photographs(models, teacher, labelled_faces, 1)
     trainer = Trainer(portraits, labels, steps, seed, run / "checkpoint.pt")
     saved = time.monotonic()
     with tqdm(total=steps, initial=trainer.step, mininterval=5) as bar:

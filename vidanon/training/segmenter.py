@@ -22,12 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore
 from vidanon.networks.generator import load_generator
 from vidanon.networks.runtime import network_from_module
 from vidanon.networks.segmenter import CROP_PX, MAP_PX, Part, Segmenter
-from vidanon.training.augment import spoil
+from vidanon.training.augment import moved, spoil
 from vidanon.training.config import DataConfig
 from vidanon.training.data import Samples, load_samples
 from vidanon.training.occluders import add_occluder
@@ -108,14 +107,7 @@ def view(data: Labelled, row: int, random: np.random.Generator) -> tuple[UInt8, 
         other = int(random.integers(len(data.pictures)))
         for _ in range(1 + (random.random() < 0.25)):
             picture, labels = add_occluder(picture, labels, data.pictures[other], data.labels[other], random)
-    scale, tilt = np.exp(random.normal(0, 0.1)), random.normal(0, 0.12)
-    cos, sin = scale * np.cos(tilt), scale * np.sin(tilt)
-    moved = np.array([[cos, -sin, 0], [sin, cos, 0]], np.float32)
-    if random.random() < 0.5:
-        moved[:, 0] *= -1
-    moved[:, 2] = 0.5 + random.normal(0, 0.04, 2) - moved[:, :2] @ (0.5, 0.5)
-    pixels = picture_from_unit(CROP_PX)
-    matrix = compose(pixels, compose(moved, invert(pixels)))
+    matrix = moved(random, (0, 0.1), 0.12, 0.04)
     border = int(random.choice((cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)))
     picture, labels = (
         cv2.warpAffine(x, matrix, (CROP_PX, CROP_PX), flags=flags, borderMode=border)

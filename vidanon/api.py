@@ -204,14 +204,18 @@ def render_plan(
         SettingsError: the plan was made from another video.
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
     """
+    from vidanon.identity.away import with_sources
+    from vidanon.renderer import require_source
     from vidanon.stages.decode import probe
 
     started = time.monotonic()
-    probe(source)
+    info = probe(source)
     check_target(source, target)
     _check_report(source, target, report, settings)
     _check_cast(source, settings)
     ensure_models(models)
+    require_source(plan, info)
+    plan = with_sources(source, plan, models, settings.runtime.workers)
     return _draw(source, plan, target, settings, models, progress, report, started, {}, {}, draw)
 
 

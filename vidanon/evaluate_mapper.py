@@ -31,6 +31,7 @@ from vidanon.figures import (
     w_figures,
 )
 from vidanon.geometry import apply, unit_crop_from_frame
+from vidanon.identity.away import led_away
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace
@@ -298,7 +299,7 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
         except UnsafeError:
             # Nobody in the bank is permitted: the product would obscure this face.
             continue
-        jobs.append((code.vector, subject))
+        jobs.append((led_away(code.vector, subject.seen.sface), subject))
         kept.append(subject)
     rows = [
         _group_row(subject, output, bank, bench)

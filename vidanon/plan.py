@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import InputError
+from vidanon.identity.away import with_sources
 from vidanon.identity.cast import open_cast
 from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace
@@ -73,7 +74,7 @@ def analyse(
         choose_faces: gives every person a new face; default :func:`vidanon.identity.choose.choose`.
 
     Returns:
-        The plan. Source embeddings are forgotten.
+        The plan, with source embeddings, which are kept in memory only.
 
     Raises:
         InputError: the source cannot be read or holds no frame, or a reference picture shows no face.
@@ -111,6 +112,7 @@ def analyse(
         spares=spares(profiles, key, identities, barred),
         left=tuple(left),
     )
+    plan = with_sources(source, plan, models, workers)
     return plan if cast is None else cast.apply(plan)
 
 

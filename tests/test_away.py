@@ -16,6 +16,7 @@ from test_plan import a_plan
 from vidanon.audit.preview import read_frames
 from vidanon.errors import ModelsError
 from vidanon.identity.away import led_away, with_sources
+from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -40,6 +41,13 @@ def test_a_face_led_away_is_less_like_the_source_and_still_itself(seed: int) -> 
     assert np.linalg.norm(away) == pytest.approx(1, abs=1e-5)
     assert away @ source < code @ source - 0.1
     assert away @ code > 0.8
+
+
+@given(seed=st.integers(0, 10_000))
+def test_what_shows_sex_age_and_beard_stays_that_of_the_fictional_person(seed: int) -> None:
+    code, directions = unit(seed), load_bank().look_directions
+    before, after = directions @ code, directions @ led_away(code, unit(seed + 1))
+    assert before @ after == pytest.approx(np.linalg.norm(before) * np.linalg.norm(after), rel=1e-4)
 
 
 def test_nothing_changes_for_somebody_whose_face_was_never_seen() -> None:

@@ -1,14 +1,19 @@
-"""Which frames are drawn before a new face is chosen."""
+"""Which frames are drawn before a new face is chosen, and which face is tried after a refusal."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from test_plan import a_plan
 
-from vidanon.audit.preview import FRAMES, MAX_PERSONS, preview_frames
+from vidanon.audit import preview
+from vidanon.audit.preview import FRAMES, MAX_PERSONS, Draft, prefer_where_it_failed, preview_frames
 from vidanon.identity.bank import load_bank
+from vidanon.models.registry import ModelStore
+from vidanon.settings import Settings
 from vidanon.types import Plan, Track
 
 FRONT = np.random.default_rng(1).uniform(0, 100, (478, 2)).astype(np.float32)
@@ -60,3 +65,43 @@ def test_hidden_moments_are_not_drawn_and_who_has_no_other_face_is_not_either() 
 def test_of_a_crowd_those_are_drawn_who_show_most() -> None:
     crowd = [track(n, 0, [FRONT] * (2 + n), person=n) for n in range(MAX_PERSONS + 3)]
     assert set(preview_frames(plan_of(crowd))) == set(range(3, MAX_PERSONS + 3))
+
+
+class _Studio:
+    """Spare ``n`` looks like the source as ``likeness[n - 1]`` says, and fits as ``strange[n - 1]`` says."""
+
+    likeness: tuple[dict[int, float], ...] = ()
+    strange: tuple[float, ...] = ()
+
+    def __init__(self, *_: object) -> None: ...
+
+    def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
+        seen, more = self.likeness[turn - 1], self.strange[turn - 1]
+        nobody = np.zeros(128, np.float32)
+        return {
+            person: {f: Draft(seen.get(f, 0.1), seen.get(f, 0.1) + more, nobody) for f in frames}
+            for person, frames in wanted.items()
+        }
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], strange: list[float]) -> Plan:
+    """Return the plan after a refusal of frames 4 and 5, with three spares: bank-00001 to bank-00003."""
+    monkeypatch.setattr(preview, "_Studio", _Studio)
+    monkeypatch.setattr(_Studio, "likeness", tuple(likeness))
+    monkeypatch.setattr(_Studio, "strange", tuple(strange))
+    plan = plan_of([track(0, 0, [FRONT] * 10)])
+    plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))})
+    return prefer_where_it_failed(Path("a.mp4"), plan, {0: [4, 5]}, Settings(), ModelStore())
+
+
+def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}, {4: 0.2, 5: 0.5}], [0.0, 0.3, 0.1])
+    assert [code.name for code in plan.spares[0]] == ["bank-00002", "bank-00001", "bank-00003"]
+
+
+def test_where_no_face_hides_anybody_the_one_that_fits_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.4}] * 3, [0.0] * 3)
+    assert plan.spares[0] == ()
+    assert plan.identities[0].name == "bank-00000"

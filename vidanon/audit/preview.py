@@ -10,7 +10,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,8 +57,26 @@ MAX_COMPARED = 256
 """Frames of a track among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
-Shown = dict[int, tuple[float, Float]]
-"""By frame in which a new face was drawn: what speaks against it, and the embedding of the result (128,)."""
+HIDDEN_MARGIN = 0.02
+"""After a refusal a face comes into question that stays so far below the threshold where it happened."""
+
+
+class Draft(NamedTuple):
+    """A new face drawn on one frame.
+
+    Attributes:
+        likeness: SFace similarity to the source.
+        cost: what speaks against it: the likeness, and how far the look has changed.
+        embedding: float32 (128,), of the result.
+    """
+
+    likeness: float
+    cost: float
+    embedding: Float
+
+
+Shown = dict[int, Draft]
+"""By frame in which a new face was drawn."""
 
 
 def prefer_strangers(
@@ -114,7 +132,9 @@ def prefer_where_it_failed(
     """Put the spare faces into the order in which they hide who was recognised.
 
     They are drawn where it happened and, since a face that hides there may fail elsewhere, on the frames of
-    the first preview too.
+    the first preview too. Those come first that hide the person in most of the frames that failed. Where
+    none hides them in any, all are dropped: the present face, which fits, stays, and the mask does what no
+    face can.
 
     Args:
         source: the video.
@@ -132,15 +152,26 @@ def prefer_where_it_failed(
     studio = _Studio(source, plan, wanted, settings, models)
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}
+    hidden: dict[int, list[int]] = {person: [] for person in wanted}
     for turn in range(1, 1 + min(MAX_DRAWN_AGAIN, max(len(spares[person]) for person in wanted))):
-        busy = {person: frames for person, frames in wanted.items() if turn <= len(spares[person])}
+        busy = {person: some for person, some in wanted.items() if turn <= len(spares[person])}
         for person, shown in studio.draw(turn, busy).items():
             costs[person].append(_worst(shown))
+            hidden[person].append(_hidden_in(shown, frames[person]))
     for person, values in costs.items():
-        order = sorted(range(len(values)), key=values.__getitem__)
+        if not any(hidden[person]):
+            spares[person] = ()
+            continue
+        order = sorted(range(len(values)), key=lambda turn: (-hidden[person][turn], values[turn]))
         rest = spares[person][len(values) :]
         spares[person] = (*(spares[person][turn] for turn in order), *rest)
     return replace(plan, spares=spares)
+
+
+def _hidden_in(shown: Shown, failed: list[int]) -> int:
+    """Return in how many of the frames in which somebody was recognised SFace sees a stranger now."""
+    limit = SFACE_SAME_PERSON - HIDDEN_MARGIN
+    return sum(shown[frame].likeness < limit for frame in failed if frame in shown)
 
 
 def _spread(frames: list[int]) -> list[int]:
@@ -176,10 +207,8 @@ class _Studio:
             for person in wanted
         }
 
-    def _draw(
-        self, painter: Renderer, frame: Frame, wanted: dict[int, list[int]]
-    ) -> dict[int, tuple[float, Float]]:
-        """Draw one frame; return by person what speaks against the face, and the output's embedding."""
+    def _draw(self, painter: Renderer, frame: Frame, wanted: dict[int, list[int]]) -> dict[int, Draft]:
+        """Draw one frame; return by person what was drawn."""
         tracks = [
             track
             for track in self._plan.tracks
@@ -194,7 +223,7 @@ class _Studio:
             if track.id in shown
         }
 
-    def _compare(self, frame: Frame, image: UInt8, track: Track, hair: float) -> tuple[float, Float]:
+    def _compare(self, frame: Frame, image: UInt8, track: Track, hair: float) -> Draft:
         landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
         # What the source shows is asked for once, not with every face drawn on it.
         key = frame.index, track.id
@@ -203,7 +232,8 @@ class _Studio:
         before, bare, look = self._sources[key]
         after, chin, new_look = self._seen(image, landmarks)
         cost = HAIR_COST * hair + BEARD_COST * abs(bare - chin) + _look_cost(look, new_look)
-        return float(before @ after) + cost, after
+        likeness = float(before @ after)
+        return Draft(likeness, likeness + cost, after)
 
     def _seen(self, image: UInt8, landmarks: Float) -> tuple[Float, float, Reading]:
         """Return the embedding of a face, the shade of its chin, and how it looks."""
@@ -269,7 +299,7 @@ def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
     known = {frame for shown in earlier for frame in shown}
     if len(earlier) < 2 or not known:
         return frames
-    against = {f: max(shown[f][0] for shown in earlier if f in shown) for f in known}
+    against = {f: max(shown[f].cost for shown in earlier if f in shown) for f in known}
     return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
 
 
@@ -296,7 +326,7 @@ def _look_cost(before: Reading, after: Reading) -> float:
 
 def _worst(shown: Shown) -> float:
     """Return the highest cost, as the worst frame decides in the audit."""
-    return max((cost for cost, _ in shown.values()), default=NEVER_SHOWN)
+    return max((draft.cost for draft in shown.values()), default=NEVER_SHOWN)
 
 
 def _is_safe(cost: float) -> bool:
@@ -308,7 +338,7 @@ def _link(drawn: list[Shown]) -> float | None:
     if len(drawn) < 2:
         return None
     both = drawn[0].keys() & drawn[1].keys()
-    return max((float(drawn[0][frame][1] @ drawn[1][frame][1]) for frame in both), default=None)
+    return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
 
 
 def _ordered(plan: Plan, costs: dict[int, list[float]]) -> Plan:

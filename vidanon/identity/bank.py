@@ -130,6 +130,14 @@ class Bank:
         return np.stack(columns, axis=1).astype(np.float32)
 
     @cached_property
+    def look_directions(self) -> Float:
+        """The directions in which embeddings change with the labels: float32 (9, 128), orthonormal."""
+        x = (self.embeddings - self.embeddings.mean(axis=0)).astype(np.float64)
+        y = (self.labels - self.labels.mean(axis=0)).astype(np.float64)
+        slopes = np.linalg.lstsq(y, x, rcond=None)[0]
+        return np.asarray(np.linalg.qr(slopes.T)[0].T, np.float32)
+
+    @cached_property
     def _embedding_reader(self) -> tuple[Float, Float]:
         """Ridge regression from the bank's own embeddings to its labels: weights (128, 9), offset (9,)."""
         labels = self.labels.astype(np.float64)

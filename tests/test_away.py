@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_cut import cut_sample
 from test_plan import a_plan
 
 from vidanon.audit.preview import read_frames
-from vidanon.errors import ModelsError
 from vidanon.identity.away import led_away, with_sources
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
@@ -57,14 +55,7 @@ def test_nothing_changes_for_somebody_whose_face_was_never_seen() -> None:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few frames of a real person."""
-    try:
-        sample = ModelStore().path("sample-clip")
-    except ModelsError:
-        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
-    target = tmp_path_factory.mktemp("away") / "clip.mp4"
-    cut = ["-i", str(sample), "-frames:v", str(FRAMES), "-an", "-crf", "14", str(target)]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], check=True)
-    return target
+    return cut_sample(tmp_path_factory.mktemp("away") / "clip.mp4", 0, FRAMES)
 
 
 @pytest.fixture(scope="module")

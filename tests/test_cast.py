@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner
+from sample_cut import cut_sample
 from test_plan import a_plan
 
 from vidanon import api
 from vidanon.cli import main
-from vidanon.errors import ModelsError, OutputError, SettingsError, UnsafeError
+from vidanon.errors import OutputError, SettingsError, UnsafeError
 from vidanon.identity.bank import load_bank
 from vidanon.identity.cast import Cast, main_person, open_cast
 from vidanon.identity.choose import OTHERS_LIMIT
@@ -29,15 +28,8 @@ QUICK = ("render.exit_px=128", "audit.samples=3")
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two recordings of one person."""
-    try:
-        sample = ModelStore().path("sample-clip")
-    except ModelsError:
-        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
-    clips = [tmp_path_factory.mktemp("cast") / f"session-{number}.mp4" for number in range(2)]
-    for clip, start in zip(clips, ("2", "14"), strict=True):
-        cut = ["-ss", start, "-i", str(sample), "-frames:v", "8", "-an", "-crf", "14", str(clip)]
-        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], check=True)
-    return clips
+    folder = tmp_path_factory.mktemp("cast")
+    return [cut_sample(folder / f"session-{n}.mp4", start_s, 8) for n, start_s in enumerate((2, 14))]
 
 
 def cast_settings(path: Path, name: str) -> Settings:

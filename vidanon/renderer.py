@@ -391,13 +391,10 @@ def render(
 
     with Decoder(source) as decoder:
         require_source(plan, decoder.info)
-    plan = with_sources(source, plan, models, settings.runtime.workers)
-    renderer = Renderer(plan, settings, models, RenderSummary())
-    with (
-        Decoder(source) as decoder,
-        open_encoder(source, decoder.info, target, settings.encode) as encoder,
-    ):
-        summary = renderer.write(decoder, encoder, progress=progress)
+        plan = with_sources(source, plan, models, settings.runtime.workers)
+        renderer = Renderer(plan, settings, models, RenderSummary())
+        with open_encoder(source, decoder.info, target, settings.encode) as encoder:
+            summary = renderer.write(decoder, encoder, progress=progress)
     summary.notes = tuple(encoder.notes)
     if summary.frames != plan.frames:
         raise SettingsError(

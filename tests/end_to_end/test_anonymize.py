@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
+from sample_cut import cut_sample
 
 from vidanon.compare import evaluate_pair
-from vidanon.errors import ModelsError
 from vidanon.models.registry import ModelStore
 from vidanon.stages.decode import Decoder
 
@@ -28,13 +27,8 @@ def vidanon(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("end_to_end")
-    try:
-        sample = ModelStore().path("sample-clip")
-    except ModelsError:
-        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
-    cut = ["-ss", "12", "-i", str(sample), "-frames:v", str(FRAMES), "-t", "0.67"]
-    codecs = ["-c:v", "libx264", "-crf", "14", "-c:a", "copy", str(folder / "source.mp4")]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut, *codecs], check=True)
+    options = ("-t", "0.67", "-c:v", "libx264", "-crf", "14", "-c:a", "copy")
+    cut_sample(folder / "source.mp4", 12, FRAMES, options)
     (folder / "key").write_bytes(b"the same key gives the same face")
     return folder
 

@@ -5,23 +5,22 @@ A generator that returns noise is in ``tests/test_renderer.py``.
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sample_cut import cut_sample
 
 import vidanon.plan
 from vidanon import api
 from vidanon.audit.judge import audit
 from vidanon.cli import main
-from vidanon.errors import ExitCode, ModelsError
+from vidanon.errors import ExitCode
 from vidanon.models.registry import ModelStore
 from vidanon.renderer import render
 from vidanon.settings import load_settings
@@ -38,14 +37,7 @@ QUICK = ("render.exit_px=128", "audit.samples=3", "track.extend_s=0", "track.max
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        sample = ModelStore().path("sample-clip")
-    except ModelsError:
-        pytest.skip("the sample clip is not here; run 'vidanon models fetch'")
-    clip = tmp_path_factory.mktemp("faults") / "source.mp4"
-    cut = ["-ss", "12", "-i", str(sample), "-frames:v", str(FRAMES), "-an", "-crf", "14", str(clip)]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], check=True)
-    return clip
+    return cut_sample(tmp_path_factory.mktemp("faults") / "source.mp4", 12, FRAMES)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from vidanon.geometry import apply
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.views import evenly, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
@@ -54,7 +55,7 @@ MAX_PERSONS = 6
 PATCH = 0.05
 """Side of what is looked at around a point of the face, widths of the face."""
 MAX_COMPARED = 256
-"""Frames of a track among which the most different ones are looked for."""
+"""Moments of a person among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
 HIDDEN_MARGIN = 0.02
@@ -148,7 +149,10 @@ def prefer_where_it_failed(
     if not most:
         return plan
     before = preview_frames(plan)
-    wanted = {person: sorted({*_spread(frames[person]), *before.get(person, ())}) for person in sorted(most)}
+    wanted = {
+        person: sorted({*evenly(frames[person], FRAMES[0]), *before.get(person, ())})
+        for person in sorted(most)
+    }
     studio = _Studio(source, plan, wanted, settings, models)
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}
@@ -172,11 +176,6 @@ def _hidden_in(shown: Shown, failed: list[int]) -> int:
     """Return in how many of the frames in which somebody was recognised SFace sees a stranger now."""
     limit = SFACE_SAME_PERSON - HIDDEN_MARGIN
     return sum(shown[frame].likeness < limit for frame in failed if frame in shown)
-
-
-def _spread(frames: list[int]) -> list[int]:
-    """Return some of the frames, evenly spread."""
-    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES[0]).round().astype(int))]
 
 
 class _Studio:
@@ -244,29 +243,23 @@ class _Studio:
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
     """Return the frames to draw for each person: the most different views of all that is seen of them."""
-    places: dict[int, list[tuple[Track, int]]] = defaultdict(list)
-    area: dict[int, float] = defaultdict(float)
-    for track in plan.tracks:
-        if not plan.spares.get(track.person):
-            continue
-        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
-        places[track.person] += [(track, int(row)) for row in usable]
-        area[track.person] += float(np.prod(track.boxes[usable, 2:] - track.boxes[usable, :2], axis=1).sum())
-    largest = sorted((p for p in places if places[p]), key=lambda person: -area[person])[:MAX_PERSONS]
+    places = {person: mine for person, mine in places_of(plan).items() if plan.spares.get(person)}
+    largest = sorted(places, key=lambda person: -_area_px(places[person]))[:MAX_PERSONS]
     return {person: _most_different(places[person]) for person in sorted(largest)}
 
 
+def _area_px(places: list[tuple[Track, int]]) -> float:
+    boxes = np.stack([track.boxes[row] for track, row in places])
+    return float(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum())
+
+
 def _most_different(places: list[tuple[Track, int]]) -> list[int]:
-    """Return the frames of the places (track, row) with the median pose and those furthest from all before.
+    """Return the frames of the places with the median pose and those furthest from all before.
 
     The next most different view of the head, not the next moment, shows what a new face does not hide.
     """
-    some = np.unique(np.linspace(0, len(places) - 1, MAX_COMPARED).round().astype(int))
-    compared = [places[i] for i in some]
-    views = [
-        apply(t.crop_from_frame[row], t.landmarks[row].astype(np.float32)).ravel() for t, row in compared
-    ]
-    shapes = np.stack(views)
+    compared = evenly(places, MAX_COMPARED)
+    shapes = np.stack([_aligned(track, row).ravel() for track, row in compared])
     rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
     gap = np.full(len(shapes), np.inf)
     count = min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1], len(shapes))

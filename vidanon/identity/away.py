@@ -13,6 +13,7 @@ from the same frames as before, so that the result is the same byte for byte.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.identity.bank import load_bank
-from vidanon.types import EMBEDDING_SIZE, Float, Plan
+from vidanon.identity.views import evenly, places_of
+from vidanon.types import EMBEDDING_SIZE, Float, Plan, Track
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -45,7 +47,7 @@ def led_away(code: Float, source: Float | None) -> Float:
     if source is None:
         return code
     bank = load_bank()
-    own = source - bank.embeddings.mean(axis=0)
+    own = source - bank.mean_embedding
     own -= bank.look_directions.T @ (bank.look_directions @ own)
     away = code - np.float32(AWAY) * own
     return np.asarray(away / np.linalg.norm(away), np.float32)
@@ -63,30 +65,19 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, workers: int) -> 
     from vidanon.identity.embed import SFace
     from vidanon.stages.decode import Decoder
 
-    wanted = {} if plan.sources else _frames_of(plan)
+    if plan.sources:
+        return plan
+    wanted: dict[int, list[Track]] = defaultdict(list)
+    for places in places_of(plan).values():
+        for track, row in evenly(places, SAMPLES):
+            wanted[track.start + row].append(track)
     if not wanted:
         return plan
     embed = SFace(models, workers)
-    totals: dict[int, Float] = {}
-    tracks = {track.id: track for track in plan.tracks}
+    totals: dict[int, Float] = defaultdict(lambda: np.zeros(EMBEDDING_SIZE, np.float32))
     with Decoder(source) as video:
         for frame in video.part(wanted.keys()):
-            for number in wanted[frame.index]:
-                track = tracks[number]
+            for track in wanted[frame.index]:
                 landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
-                seen = embed(frame.image, landmarks)
-                totals[track.person] = totals.get(track.person, np.zeros(EMBEDDING_SIZE, np.float32)) + seen
+                totals[track.person] += embed(frame.image, landmarks)
     return replace(plan, sources={person: total / np.linalg.norm(total) for person, total in totals.items()})
-
-
-def _frames_of(plan: Plan) -> dict[int, list[int]]:
-    """Return the frames to look at, and the numbers of the tracks to look at in each."""
-    places: dict[int, list[tuple[int, int]]] = {}
-    for track in plan.tracks:
-        usable = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
-        places.setdefault(track.person, []).extend((track.start + int(row), track.id) for row in usable)
-    wanted: dict[int, list[int]] = {}
-    for mine in places.values():
-        for row in np.unique(np.linspace(0, len(mine) - 1, SAMPLES).round().astype(int)) if mine else ():
-            wanted.setdefault(mine[row][0], []).append(mine[row][1])
-    return wanted

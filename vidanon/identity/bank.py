@@ -130,9 +130,14 @@ class Bank:
         return np.stack(columns, axis=1).astype(np.float32)
 
     @cached_property
+    def mean_embedding(self) -> Float:
+        """What all faces share, float32 (128,)."""
+        return np.asarray(self.embeddings.mean(axis=0))
+
+    @cached_property
     def look_directions(self) -> Float:
         """The directions in which embeddings change with the labels: float32 (9, 128), orthonormal."""
-        x = (self.embeddings - self.embeddings.mean(axis=0)).astype(np.float64)
+        x = (self.embeddings - self.mean_embedding).astype(np.float64)
         y = (self.labels - self.labels.mean(axis=0)).astype(np.float64)
         slopes = np.linalg.lstsq(y, x, rcond=None)[0]
         return np.asarray(np.linalg.qr(slopes.T)[0].T, np.float32)
@@ -141,7 +146,7 @@ class Bank:
     def _embedding_reader(self) -> tuple[Float, Float]:
         """Ridge regression from the bank's own embeddings to its labels: weights (128, 9), offset (9,)."""
         labels = self.labels.astype(np.float64)
-        mean_x, mean_y = self.embeddings.mean(axis=0), labels.mean(axis=0)
+        mean_x, mean_y = self.mean_embedding, labels.mean(axis=0)
         x = (self.embeddings - mean_x).astype(np.float64)
         weights = np.linalg.solve(x.T @ x + READER_RIDGE * np.eye(EMBEDDING_SIZE), x.T @ (labels - mean_y))
         return weights.astype(np.float32), (mean_y - mean_x @ weights).astype(np.float32)

@@ -244,6 +244,6 @@ def _drawn(key: bytes, bank: Bank, profile: Profile, rows: npt.NDArray[np.intp])
     """
     noise = np.frombuffer(hashlib.shake_256(b"new faces" + key).digest(EMBEDDING_SIZE**2), np.int8)
     wanted = noise.reshape(EMBEDDING_SIZE, EMBEDDING_SIZE).astype(np.float64) @ profile.embedding
-    faces = bank.embeddings[rows] - bank.embeddings.mean(axis=0)
+    faces = bank.embeddings[rows] - bank.mean_embedding
     scores = faces @ wanted / np.linalg.norm(faces, axis=1)
     return rows[np.argsort(-scores, kind="stable")]

@@ -1,0 +1,28 @@
+"""At which moments of a video somebody is looked at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from vidanon.types import Plan, Track
+
+Item = TypeVar("Item")
+
+
+def places_of(plan: Plan) -> dict[int, list[tuple[Track, int]]]:
+    """Return by person all places, track and row of it, where a new face can be drawn; none: no entry."""
+    places: dict[int, list[tuple[Track, int]]] = defaultdict(list)
+    for track in plan.tracks:
+        rows = np.flatnonzero(np.isfinite(track.crop_from_frame).all(axis=(1, 2))).tolist()
+        if rows:
+            places[track.person] += [(track, row) for row in rows]
+    return dict(places)
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many of the items (one or more), evenly spread, the first and the last among them."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]

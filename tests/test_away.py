@@ -13,9 +13,10 @@ from sample_cut import cut_sample
 from test_plan import a_plan
 
 from vidanon.audit.preview import read_frames
-from vidanon.identity.away import led_away, with_sources
+from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
+from vidanon.identity.sources import VIEWS, with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
 from vidanon.planfile import load_plan, save_plan
@@ -72,16 +73,24 @@ def test_a_plan_file_holds_no_embedding_and_rendering_takes_it_anew(
     assert (tmp_path / "with.json").read_bytes() == (tmp_path / "without.json").read_bytes()
     again = load_plan(tmp_path / "with.json")
     assert again.sources == {}
-    found = with_sources(clip, again, ModelStore(), 2).sources
+    found = with_sources(clip, again, ModelStore(), Settings().runtime).sources
     assert found.keys() == plan.sources.keys()
-    assert np.array_equal(found[0], plan.sources[0])
-    assert np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(found[0].embedding, plan.sources[0].embedding)
+    assert np.array_equal(found[0].look, plan.sources[0].look)
+    assert [view.crop.tobytes() for view in found[0].views] == [
+        v.crop.tobytes() for v in plan.sources[0].views
+    ]
+    assert len(found[0].views) == VIEWS
+    assert np.linalg.norm(found[0].embedding) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_plan_without_faces_asks_for_nothing(plain_clip: Path) -> None:
     plan = a_plan()
     hidden = replace(plan.tracks[0], crop_from_frame=np.full((4, 2, 3), np.nan, np.float32))
-    assert with_sources(plain_clip, replace(plan, tracks=(hidden,)), ModelStore(), 1).sources == {}
+    assert (
+        with_sources(plain_clip, replace(plan, tracks=(hidden,)), ModelStore(), Settings().runtime).sources
+        == {}
+    )
 
 
 def test_what_is_drawn_is_less_like_the_source(clip: Path, plan: Plan) -> None:

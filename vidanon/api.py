@@ -204,7 +204,7 @@ def render_plan(
         SettingsError: the plan was made from another video.
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
     """
-    from vidanon.identity.away import with_sources
+    from vidanon.identity.sources import with_sources
     from vidanon.renderer import require_source
     from vidanon.stages.decode import probe
 
@@ -215,7 +215,7 @@ def render_plan(
     _check_cast(source, settings)
     ensure_models(models)
     require_source(plan, info)
-    plan = with_sources(source, plan, models, settings.runtime.workers)
+    plan = with_sources(source, plan, models, settings.runtime)
     return _draw(source, plan, target, settings, models, progress, report, started, {}, {}, draw)
 
 

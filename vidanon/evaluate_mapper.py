@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,10 +31,10 @@ from vidanon.figures import (
     w_figures,
 )
 from vidanon.geometry import apply, unit_crop_from_frame
-from vidanon.identity.away import led_away
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace
+from vidanon.identity.keep import Keeper
 from vidanon.identity.look import LookEncoder
 from vidanon.measures import HeadPose, angle_deg
 from vidanon.mixing import HeadFinder
@@ -42,6 +42,7 @@ from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
 from vidanon.recognisers import DlibResNet
+from vidanon.settings import RuntimeSettings
 from vidanon.stages.decode import Decoder
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.stills import STILL_SUFFIXES
@@ -58,7 +59,7 @@ from vidanon.training.data import (
     join,
     sample_of,
 )
-from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, Source, UInt8, View
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -93,6 +94,14 @@ class Subject:
     w: Float | None = None
 
 
+class Job(NamedTuple):
+    """An output to make: whose identity (128,), whose attributes, and what is added to w (512,)."""
+
+    identity: Float
+    attributes: Subject
+    shift: Float | float = 0.0
+
+
 class Bench:
     """The networks, and outputs made with them."""
 
@@ -112,6 +121,8 @@ class Bench:
         self._dlib = DlibResNet(models)
         self._pose = HeadPose(models)
         self._workers = workers
+        runtime = RuntimeSettings(device="cpu", workers=workers)
+        self.keeper = Keeper(self._map, self._reader.picture, self._landmark, models, runtime)
 
     def see(self, picture: UInt8) -> Seen | None:
         """Read an aligned picture, uint8 RGB (256, 256, 3); None where no face is found."""
@@ -140,20 +151,27 @@ class Bench:
             return None
         return Subject("", seen, crop_face(picture, unit_crop_from_frame(seen.landmarks)), w)
 
+    def _map(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
+        inputs = (crop, identity, blendshapes, landmarks)
+        return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
+
     def latent(self, identity: Float, attributes: Subject) -> Float:
         """Map an identity (128,) and the attributes of a subject to w (512,)."""
         seen = attributes.seen
-        aligned = apply(unit_crop_from_frame(seen.landmarks), seen.landmarks)
-        inputs = (attributes.crop, identity, seen.blendshapes, aligned)
-        return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
+        return self._map(attributes.crop, identity, seen.blendshapes, _aligned(seen))
 
-    def outputs(
-        self, jobs: Sequence[tuple[Float, Subject]], title: str
-    ) -> Iterator[tuple[Float, Seen | None]]:
-        """Make and read the output of every (identity, attributes), in order: w and what is seen."""
+    def source(self, subject: Subject) -> Source:
+        """Return a subject as somebody who is replaced."""
+        seen = subject.seen
+        pixels = ((subject.crop.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
+        look = self.look(seen.picture, seen.landmarks)
+        return Source(seen.sface, look, (View(pixels, seen.blendshapes, _aligned(seen)),))
 
-        def make(job: tuple[Float, Subject]) -> tuple[Float, Seen | None]:
-            w = self.latent(*job)
+    def outputs(self, jobs: Sequence[Job], title: str) -> Iterator[tuple[Float, Seen | None]]:
+        """Make and read the output of every job, in order: w and what is seen."""
+
+        def make(job: Job) -> tuple[Float, Seen | None]:
+            w = self.latent(job.identity, job.attributes) + job.shift
             return w, self.see(self._reader.picture(w))
 
         with ThreadPoolExecutor(self._workers) as pool:
@@ -168,6 +186,10 @@ class Bench:
             self.latent(subject.seen.sface, subject)
             spent.append(time.perf_counter() - begin)
         return round(1000 * float(np.median(spent)), 2)
+
+
+def _aligned(seen: Seen) -> Float:
+    return apply(unit_crop_from_frame(seen.landmarks), seen.landmarks)
 
 
 def images_in(folder: Path, most: int) -> Iterator[tuple[str, UInt8]]:
@@ -261,7 +283,9 @@ def both_figures(
     """
     others = subjects[shift:] + subjects[:shift]
     crossed = list(
-        bench.outputs([(b.seen.sface, a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross")
+        bench.outputs(
+            [Job(b.seen.sface, a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross"
+        )
     )
     found = [
         (a.seen, b.seen, o) for a, b, (_, o) in zip(subjects, others, crossed, strict=True) if o is not None
@@ -269,7 +293,7 @@ def both_figures(
     if not found:
         raise InputError(f"{title}: no output shows a face; the weights do not fit")
     cross = cross_figures(*(list(column) for column in zip(*found, strict=True)))
-    remade = bench.outputs([(a.seen.sface, a) for a in subjects], f"{title}, same")
+    remade = bench.outputs([Job(a.seen.sface, a) for a in subjects], f"{title}, same")
     kept = [(a.seen, o) for a, (_, o) in zip(subjects, remade, strict=True) if o is not None]
     same = same_figures([a for a, _ in kept], [o for _, o in kept])
     lost = 2 * len(subjects) - len(found) - len(kept)
@@ -282,7 +306,7 @@ def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str,
     people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
     rounds = []
     for subject in subjects[:ATTRIBUTE_SOURCES]:
-        jobs = [(bank.embeddings[person], subject) for person in people]
+        jobs = [Job(bank.embeddings[person], subject) for person in people]
         rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, "diversity") if o is not None]))
     codes = likeness_figures([bank.embeddings[people]])
     return likeness_figures(rounds) | {"people": PEOPLE, "codes": codes}
@@ -299,7 +323,8 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
         except UnsafeError:
             # Nobody in the bank is permitted: the product would obscure this face.
             continue
-        jobs.append((led_away(code.vector, subject.seen.sface), subject))
+        aim = bench.keeper.aim(code, bench.source(subject))
+        jobs.append(Job(aim.asked, subject, aim.shift))
         kept.append(subject)
     rows = [
         _group_row(subject, output, bank, bench)

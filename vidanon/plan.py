@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.identity.away import with_sources
 from vidanon.identity.cast import open_cast
 from vidanon.identity.choose import Profile, choose, load_key, spares
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.sources import with_sources
+from vidanon.identity.views import frontality
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
@@ -57,6 +58,29 @@ SKIN_POLYGONS = ((50, 101, 36, 205, 187), (280, 330, 266, 425, 411), (109, 10, 3
 UNKNOWN_SKIN_LAB = (65.0, 12.0, 16.0)  # a medium tone, for a person whose skin was never seen
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a video shows, before anybody gets a new face; held in memory only.
+
+    Attributes:
+        info: of the video.
+        frames: decoded.
+        cuts: first frames of all shots but the first.
+        tracks: of everyone who gets a new face or is obscured.
+        left: tracks of those who are left as they are.
+        profiles: of everyone in ``tracks``.
+        notes: what a reader should know.
+    """
+
+    info: VideoInfo
+    frames: int
+    cuts: tuple[int, ...]
+    tracks: tuple[Track, ...]
+    left: tuple[Track, ...]
+    profiles: dict[int, Profile]
+    notes: tuple[str, ...]
+
+
 def analyse(
     source: Path,
     settings: Settings,
@@ -74,7 +98,7 @@ def analyse(
         choose_faces: gives every person a new face; default :func:`vidanon.identity.choose.choose`.
 
     Returns:
-        The plan, with source embeddings, which are kept in memory only.
+        The plan, with those whom it replaces, who are kept in memory only.
 
     Raises:
         InputError: the source cannot be read or holds no frame, or a reference picture shows no face.
@@ -83,6 +107,30 @@ def analyse(
     """
     key, cast = load_key(settings.identity.key_file), open_cast(settings.identity)
     barred = [] if cast is None else cast.codes()
+    seen = look_at(source, settings, models, progress)
+    identities = choose_faces(seen.profiles) if choose_faces else choose(seen.profiles, key, barred)
+    plan = Plan(
+        info=seen.info,
+        frames=seen.frames,
+        cuts=seen.cuts,
+        tracks=seen.tracks,
+        identities=identities,
+        settings=asdict(settings),
+        notes=seen.notes,
+        spares=spares(seen.profiles, key, identities, barred),
+        left=seen.left,
+    )
+    plan = with_sources(source, plan, models, settings.runtime)
+    return plan if cast is None else cast.apply(plan)
+
+
+def look_at(
+    source: Path,
+    settings: Settings,
+    models: ModelStore,
+    progress: Callable[[int, int], None] | None = None,
+) -> Seen:
+    """Find, track, link and describe everyone in a video; arguments and errors as of :func:`analyse`."""
     selection = parse_selection(settings.select)
     workers = settings.runtime.workers
     with Decoder(source) as video, ThreadPoolExecutor(workers) as pool:
@@ -98,22 +146,10 @@ def analyse(
         info, notes = video.info, video.notes
     if not watcher.frames:
         raise InputError(f"{source}: no frame could be decoded; check the file with ffprobe")
-    tracklets = watcher.tracker.finish()
-    tracks, left, profiles = _finish(tracklets, watcher, settings, selection)
-    identities = choose_faces(profiles) if choose_faces else choose(profiles, key, barred)
-    plan = Plan(
-        info=info,
-        frames=watcher.frames,
-        cuts=tuple(watcher.cuts),
-        tracks=tuple(tracks),
-        identities=identities,
-        settings=asdict(settings),
-        notes=notes + selection.notes(len({track.person for track in left})),
-        spares=spares(profiles, key, identities, barred),
-        left=tuple(left),
-    )
-    plan = with_sources(source, plan, models, workers)
-    return plan if cast is None else cast.apply(plan)
+    tracks, left, profiles = _finish(watcher.tracker.finish(), watcher, settings, selection)
+    notes += selection.notes(len({track.person for track in left}))
+    cuts = tuple(watcher.cuts)
+    return Seen(info, watcher.frames, cuts, tuple(tracks), tuple(left), profiles, notes)
 
 
 class _Watcher:
@@ -283,13 +319,6 @@ def _track(number: int, person: int, tracklet: Tracklet, watcher: _Watcher, sett
     )
 
 
-def _frontal(landmarks: Float) -> float:
-    """Return 1 for a face seen from the front, towards 0 for a profile."""
-    left, nose, right = landmarks[[234, 1, 454]]
-    near, far = sorted((float(np.hypot(*(nose - left))), float(np.hypot(*(nose - right)))))
-    return near / max(far, 1e-6)
-
-
 def _mean_embedding(tracks: list[Tracklet]) -> Float | None:
     """Return the mean embedding of some tracks, frontal views counting most, or None without any."""
     total = np.zeros(EMBEDDING_SIZE, np.float32)
@@ -297,7 +326,7 @@ def _mean_embedding(tracks: list[Tracklet]) -> Float | None:
         for sighting in track.sightings.values():
             face = sighting.face
             if face.embedding is not None and face.landmarks is not None:
-                total += face.embedding * _frontal(face.landmarks) ** 2
+                total += face.embedding * frontality(face.landmarks) ** 2
     norm = float(np.linalg.norm(total))
     return total / np.float32(norm) if norm > 0 else None
 

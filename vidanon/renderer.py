@@ -23,7 +23,8 @@ import numpy as np
 
 from vidanon.errors import SettingsError
 from vidanon.geometry import apply
-from vidanon.identity.away import led_away, with_sources
+from vidanon.identity.keep import Aim, Keeper
+from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, segment, synthesize, warp
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+KEEPER_EXIT_PX = 256
+"""So large are the faces drawn whose looks are read, on 128 and 112 px."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
@@ -117,9 +120,18 @@ class Renderer:
 
         device = resolve_device(settings.runtime.device)
         self._plan, self._settings, self._summary = plan, settings, summary
-        self._codes = _codes(plan)
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
+        self._synthesizer.prepare(KEEPER_EXIT_PX)
+        self._keeper = Keeper(
+            self._synthesizer.latent,
+            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX),
+            self._landmarker,
+            models,
+            settings.runtime,
+        )
+        self._known: dict[tuple[int, str], Aim] = {}
+        self._aims = self._aim(plan)
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
@@ -133,9 +145,19 @@ class Renderer:
         self._synthesizer.prepare(exit_px)
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
-        twin._codes = _codes(twin._plan)
+        twin._aims = twin._aim(twin._plan)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         return twin
+
+    def _aim(self, plan: Plan) -> dict[int, Aim]:
+        """Return by person what leads to their new face."""
+        aims = {}
+        for person, code in plan.identities.items():
+            key = person, code.name
+            if key not in self._known:
+                self._known[key] = self._keeper.aim(code, plan.sources.get(person))
+            aims[person] = self._known[key]
+        return aims
 
     def counting_anew(self) -> Renderer:
         """Return a renderer that shares the networks and has a summary of its own."""
@@ -227,13 +249,14 @@ class Renderer:
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
-                    code = self._codes[track.person]
-                    face.w = self._synthesizer.latent(
+                    aim = self._aims[track.person]
+                    w = self._synthesizer.latent(
                         crop,
-                        code,
+                        aim.asked,
                         track.blendshapes[offset].astype(np.float32),
                         apply(transform, track.landmarks[offset].astype(np.float32)),
                     )
+                    face.w = w + aim.shift
                 with self._summary.timed("segment"):
                     face.parts = self._part_reader.crop(crop)
         return _Work(frame, faces)
@@ -269,8 +292,7 @@ class Renderer:
             with self._summary.timed("generate"):
                 picture = self._synthesizer.picture(face.w, size)
             with self._summary.timed("landmarks"):
-                box = np.array([0.22, 0.27, 0.78, 0.88], np.float32) * size
-                found = self._landmarker(picture, [box])[0]
+                found = self._landmarker(picture, [synthesize.FACE_BOX * np.float32(size)])[0]
             with self._summary.timed("segment"):
                 face.picture = segment.with_face_channel(picture, self._part_reader.picture(picture))
             face.landmarks = None if found is None else found[0]
@@ -330,13 +352,6 @@ class Renderer:
         return True
 
 
-def _codes(plan: Plan) -> dict[int, Float]:
-    """Return what the mapper is asked for, by person."""
-    return {
-        person: led_away(code.vector, plan.sources.get(person)) for person, code in plan.identities.items()
-    }
-
-
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
     """Yield the faces of the centre frame that both neighbouring frames have: track, face, before, after."""
     if 0 < center < len(window) - 1:
@@ -391,7 +406,7 @@ def render(
 
     with Decoder(source) as decoder:
         require_source(plan, decoder.info)
-        plan = with_sources(source, plan, models, settings.runtime.workers)
+        plan = with_sources(source, plan, models, settings.runtime)
         renderer = Renderer(plan, settings, models, RenderSummary())
         with open_encoder(source, decoder.info, target, settings.encode) as encoder:
             summary = renderer.write(decoder, encoder, progress=progress)

@@ -161,6 +161,36 @@ class IdentityCode:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What the mapper takes of the source in one frame.
+
+    Attributes:
+        crop: uint8 RGB (128, 128, 3), FFHQ-aligned.
+        blendshapes: float32 (52,), 0..1.
+        landmarks: float32 (478, 2), in the unit crop.
+    """
+
+    crop: UInt8
+    blendshapes: Float
+    landmarks: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who is replaced, as seen in a few frames; held in memory only.
+
+    Attributes:
+        embedding: float32 (128,), unit length, mean SFace embedding.
+        look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder`.
+        views: the frames in which the face is seen most from the front.
+    """
+
+    embedding: Float
+    look: Float
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Who is where, and which new face each person gets. Holds no pixels.
 
@@ -174,8 +204,8 @@ class Plan:
         notes: anything a reader should know (corrupt packets skipped, ...).
         spares: further new faces per person, to be tried when the audit refuses the first.
         left: tracks of faces that stay as they are because the user wants it.
-        sources: float32 (128,) per person, unit length: SFace's mean embedding of who is replaced. In memory
-            only, never written to a file; empty in a plan that was read from one.
+        sources: who is replaced, by person. In memory only, never written to a file; empty in a plan that
+            was read from one.
     """
 
     info: VideoInfo
@@ -187,4 +217,4 @@ class Plan:
     notes: tuple[str, ...] = ()
     spares: dict[int, tuple[IdentityCode, ...]] = field(default_factory=dict)
     left: tuple[Track, ...] = ()
-    sources: dict[int, Float] = field(default_factory=dict, repr=False)
+    sources: dict[int, Source] = field(default_factory=dict, repr=False)

@@ -12,16 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
 from vidanon.geometry import apply
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
+from vidanon.identity.keep import chin_shade
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.views import evenly, places_of
 from vidanon.networks.runtime import resolve_device
-from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
@@ -52,8 +51,6 @@ AGE_FREE_YEARS, LOOK_FREE, BEARD_FREE = 8.0, 0.4, 0.3
 """So far apart two readings of one face often are: of age, of sex and glasses, and of a beard (0..1)."""
 MAX_PERSONS = 6
 """The persons with most to show are previewed; for the others the first face stands."""
-PATCH = 0.05
-"""Side of what is looked at around a point of the face, widths of the face."""
 MAX_COMPARED = 256
 """Moments of a person among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
@@ -238,7 +235,7 @@ class _Studio:
         """Return the embedding of a face, the shade of its chin, and how it looks."""
         embedding = self._embed(image, landmarks)
         reading = load_bank().read(embedding, self._look(image, landmarks))
-        return embedding, _chin_shade(image, landmarks), reading
+        return embedding, chin_shade(image, landmarks), reading
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:
@@ -294,18 +291,6 @@ def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
         return frames
     against = {f: max(shown[f].cost for shown in earlier if f in shown) for f in known}
     return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
-
-
-def _chin_shade(image: UInt8, landmarks: Float) -> float:
-    """Return how bright the chin is beside the cheeks, 0..1: about .9 where it is bare, .4 under a beard."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    side = max(3, round(PATCH * float(np.ptp(landmarks[:, 0]))))
-
-    def brightness(points: tuple[int, ...]) -> float:
-        patches = [cv2.getRectSubPix(grey, (side, side), tuple(map(float, landmarks[i]))) for i in points]
-        return float(np.mean(patches))
-
-    return min(brightness(CHIN) / max(brightness(UPPER_CHEEKS), 1.0), 1.0)
 
 
 def _look_cost(before: Reading, after: Reading) -> float:

@@ -58,12 +58,7 @@ SKIN_UNIT_LAB = np.array([12.0, 7.0, 7.0], np.float32)
 SEX_UNIT = 0.5
 ANCESTRY_UNIT = 0.3
 BEARD_UNIT = 0.25
-BEARD_STRETCH, BEARD_OFFSET = 1.5, -0.12
-"""Beards are read too near to the mean: full ones, .8 and more by their labels, as .66."""
 GLASSES_UNIT = 0.25
-BARE_EYES, SURE_GLASSES = 0.4, 0.6
-"""Readings up to which nobody wears glasses and from which everybody does: of portraits without, 97 % read
-less than the first; of those with, 76 % more than the second."""
 FRINGE_FREE_LAB = 12.0
 FRINGE_UNIT_LAB = 10.0
 
@@ -220,8 +215,7 @@ def _fitting(
 def _cost(bank: Bank, profile: Profile, any_ancestry: bool = False) -> Float:
     """Return how much each row would change what should stay (n,); lower is better."""
     source = bank.read(profile.embedding, profile.look)
-    beard = np.clip(BEARD_STRETCH * source.beard + BEARD_OFFSET, 0, 1)
-    glasses = np.clip((source.glasses - BARE_EYES) / (SURE_GLASSES - BARE_EYES), 0, 1)
+    beard, glasses = source.labels[-2:]
     ancestry = 0 if any_ancestry else (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
     cost = (

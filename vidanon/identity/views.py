@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vidanon.types import Plan, Track
+from vidanon.types import Float, Plan, Track
 
 Item = TypeVar("Item")
 
@@ -21,6 +21,13 @@ def places_of(plan: Plan) -> dict[int, list[tuple[Track, int]]]:
         if rows:
             places[track.person] += [(track, row) for row in rows]
     return dict(places)
+
+
+def frontality(landmarks: Float) -> float:
+    """Return 1 for a face (478, 2) seen from the front, towards 0 for a profile."""
+    left, nose, right = landmarks[[234, 1, 454]]
+    near, far = sorted((float(np.hypot(*(nose - left))), float(np.hypot(*(nose - right)))))
+    return near / max(far, 1e-6)
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:

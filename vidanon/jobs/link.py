@@ -21,7 +21,6 @@ from vidanon.jobs.job import Faces
 from vidanon.jobs.scan import Found
 from vidanon.settings import Settings
 from vidanon.stages.track import link
-from vidanon.types import IdentityCode
 
 if TYPE_CHECKING:
     from vidanon.types import Float
@@ -38,17 +37,11 @@ class Survey:
     def __call__(self, found: Found, report: Report) -> People:
         """Return what is known of each person."""
         from vidanon.models.registry import ModelStore
-        from vidanon.plan import analyse
-
-        people: People = {}
-
-        def remember(profiles: People) -> dict[int, IdentityCode]:
-            people.update(profiles)
-            return choose(profiles, b"not used")
+        from vidanon.plan import look_at
 
         models = ModelStore(offline=self.settings.runtime.offline)
-        analyse(found.path, self.settings, models, lambda done, total: report("link", done, total), remember)
-        return people
+        seen = look_at(found.path, self.settings, models, lambda done, total: report("link", done, total))
+        return seen.profiles
 
 
 def set_digest(files: Sequence[Found]) -> str:

@@ -29,6 +29,8 @@ EXIT_REACH_PX = {128: 160, 256: 410, 512: 820}
 Upscaled 1.6 times a face still looks sharp; the smallest exit would show its grid.
 """
 W_SIZE = 512
+FACE_BOX = np.array([0.22, 0.27, 0.78, 0.88], np.float32)
+"""Where the face lies in a generated picture, in shares of its side: x0, y0, x1, y1."""
 SMOOTH_SIGMA_FRAMES = 1.0
 SMOOTH_REACH_FRAMES = 3
 EVEN_LIMITS = {128: (0.3, 1.5), 256: (0.3, 1.5), 512: (0.25, 1.0), 1024: (0.25, 1.0)}
@@ -39,7 +41,12 @@ and at 128 and 256 px nearer than 44 dB in 95 % of the frames. Blinks and fast s
 
 
 def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Float:
-    """Cut the FFHQ-aligned crop that the networks see.
+    """Cut the FFHQ-aligned crop as the networks take it: float32 (3, size, size), [-1, 1]; see `cut_face`."""
+    return as_input(cut_face(image, crop_from_frame, size))
+
+
+def cut_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> UInt8:
+    """Cut the FFHQ-aligned crop.
 
     Args:
         image: uint8 RGB (height, width, 3).
@@ -47,7 +54,7 @@ def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Floa
         size: pixels of the crop.
 
     Returns:
-        float32 (3, size, size) in [-1, 1].
+        uint8 RGB (size, size, 3).
     """
     side_px = 1 / max(float(np.hypot(*crop_from_frame[:, 0])), 1e-9)
     fine = size * int(np.clip(np.ceil(side_px / size), 1, 8))
@@ -57,7 +64,7 @@ def crop_face(image: UInt8, crop_from_frame: Float, size: int = CROP_PX) -> Floa
     )
     if fine != size:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return as_input(np.asarray(crop, np.uint8))
+    return np.asarray(crop, np.uint8)
 
 
 def as_input(picture: UInt8) -> Float:

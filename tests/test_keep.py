@@ -1,0 +1,74 @@
+"""New faces keep sex, age, ancestry, beard and glasses of those whom they replace, as far as can be read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidanon.evaluate_mapper import Bench
+from vidanon.identity.bank import Bank, load_bank
+from vidanon.identity.keep import ANCESTRY, BEARD, FREE, missing
+from vidanon.models.registry import ModelStore
+from vidanon.types import Float
+
+LABELS = st.lists(st.floats(0, 1, width=32), min_size=9, max_size=9)
+
+
+def labels(values: list[float]) -> Float:
+    found = np.array(values, np.float32)
+    found[ANCESTRY] /= max(float(found[ANCESTRY].sum()), 1e-3)
+    return found
+
+
+@given(wanted=LABELS, found=LABELS)
+def test_what_is_added_never_goes_beyond_what_is_missing(wanted: list[float], found: list[float]) -> None:
+    gap = labels(wanted) - labels(found)
+    added = missing(labels(wanted), labels(found))
+    assert (np.abs(added) <= np.abs(gap - added) + np.abs(gap) + 1e-6).all()
+    small = np.abs(gap) <= FREE
+    small[ANCESTRY] = False
+    assert not added[small].any()
+    assert abs(float(added[ANCESTRY].sum())) < 1e-5
+
+
+def test_nothing_is_added_to_a_face_that_fits() -> None:
+    face = labels([1, 0.4, 0, 1, 0, 0, 0, 0, 0])
+    assert not missing(face, face).any()
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench(ModelStore(), None, 2)
+
+
+def reading(bench: Bench, bank: Bank, w: Float) -> Float:
+    seen = bench.see(bench.picture(w))
+    assert seen is not None
+    return bank.read(seen.sface, bench.look(seen.picture, seen.landmarks)).labels
+
+
+def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
+    bank = load_bank()
+    men = (bank.female < 0.1) & ~bank.child
+    replaced = int(np.flatnonzero(men & (bank.beard > 0.8) & (bank.age > 45))[0])
+    shaved = men & (bank.beard < 0.1) & (bank.age < 28)
+    stranger = int(np.flatnonzero(shaved)[np.argmin(bank.embeddings[shaved] @ bank.embeddings[replaced])])
+    subject = bench.subject(bank.w[replaced])
+    assert subject is not None
+    source = bench.source(subject)
+    wanted = bank.read(source.embedding, source.look).labels
+    aim = bench.keeper.aim(bank.code(stranger), source)
+    w = bench.latent(aim.asked, subject)
+    before, after = (reading(bench, bank, x) for x in (w, w + aim.shift))
+    for label in (1, BEARD):
+        assert abs(after[label] - wanted[label]) < abs(before[label] - wanted[label]), label
+    assert after[BEARD] > before[BEARD] + 0.2
+
+
+def test_nothing_is_kept_of_somebody_whose_face_was_never_seen(bench: Bench) -> None:
+    code = load_bank().code(0)
+    aim = bench.keeper.aim(code, None)
+    assert np.array_equal(aim.asked, code.vector)
+    assert not aim.shift.any()

@@ -1,0 +1,87 @@
+"""Look at those who are replaced, for what keeps a new face apart from them and like them in looks.
+
+What is found lives in memory only: a plan that was read from a file has none of it. It is taken anew then,
+from the same frames as before, so that the result is the same byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vidanon.geometry import apply
+from vidanon.identity.embed import SFace
+from vidanon.identity.look import LookEncoder
+from vidanon.identity.views import evenly, frontality, places_of
+from vidanon.networks.runtime import resolve_device
+from vidanon.stages.decode import Decoder
+from vidanon.stages.synthesize import cut_face
+from vidanon.types import Float, Frame, Plan, Source, Track, View
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+    from vidanon.settings import RuntimeSettings
+
+SAMPLES = 12
+"""Frames, evenly taken, in which a person is looked at."""
+VIEWS = 3
+"""So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
+
+
+class _Sample(NamedTuple):
+    frontality: float
+    embedding: Float
+    look: Float
+    view: View
+
+
+def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
+    """Return the plan with those whom it replaces, if it has none.
+
+    Args:
+        source: the video that the plan was made from.
+        plan: perhaps read from a file.
+        models: where the networks are.
+        runtime: device and threads.
+    """
+    if plan.sources:
+        return plan
+    wanted: dict[int, list[Track]] = defaultdict(list)
+    for places in places_of(plan).values():
+        for track, row in evenly(places, SAMPLES):
+            wanted[track.start + row].append(track)
+    if not wanted:
+        return plan
+    embed = SFace(models, runtime.workers)
+    look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
+    found: dict[int, list[_Sample]] = defaultdict(list)
+    with Decoder(source) as video:
+        for frame in video.part(wanted.keys()):
+            for track in wanted[frame.index]:
+                found[track.person].append(_sample(frame, track, embed, look))
+    return replace(plan, sources={person: _source(samples) for person, samples in found.items()})
+
+
+def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sample:
+    row = frame.index - track.start
+    landmarks, crop_from_frame = track.landmarks[row].astype(np.float32), track.crop_from_frame[row]
+    view = View(
+        crop=cut_face(frame.image, crop_from_frame),
+        blendshapes=np.nan_to_num(track.blendshapes[row].astype(np.float32)),
+        landmarks=apply(crop_from_frame, landmarks),
+    )
+    return _Sample(frontality(landmarks), embed(frame.image, landmarks), look(frame.image, landmarks), view)
+
+
+def _source(samples: list[_Sample]) -> Source:
+    total = np.sum([sample.embedding for sample in samples], axis=0)
+    front = sorted(samples, key=lambda sample: -sample.frontality)[:VIEWS]
+    return Source(
+        embedding=np.asarray(total / np.linalg.norm(total), np.float32),
+        look=np.asarray(np.mean([sample.look for sample in front], axis=0), np.float32),
+        views=tuple(sample.view for sample in front),
+    )

@@ -130,8 +130,8 @@ class Renderer:
             models,
             settings.runtime,
         )
-        self._known: dict[tuple[int, str], Aim] = {}
-        self._aims = self._aim(plan)
+        self._aims: dict[tuple[int, str], Aim] = {}
+        self._aiming = threading.Lock()
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
@@ -145,19 +145,17 @@ class Renderer:
         self._synthesizer.prepare(exit_px)
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
-        twin._aims = twin._aim(twin._plan)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         return twin
 
-    def _aim(self, plan: Plan) -> dict[int, Aim]:
-        """Return by person what leads to their new face."""
-        aims = {}
-        for person, code in plan.identities.items():
-            key = person, code.name
-            if key not in self._known:
-                self._known[key] = self._keeper.aim(code, plan.sources.get(person))
-            aims[person] = self._known[key]
-        return aims
+    def _aim(self, person: int) -> Aim:
+        """Return what leads to somebody's new face; found out when it is first asked for."""
+        code = self._plan.identities[person]
+        key = person, code.name
+        with self._aiming:
+            if key not in self._aims:
+                self._aims[key] = self._keeper.aim(code, self._plan.sources.get(person))
+            return self._aims[key]
 
     def counting_anew(self) -> Renderer:
         """Return a renderer that shares the networks and has a summary of its own."""
@@ -249,7 +247,7 @@ class Renderer:
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
-                    aim = self._aims[track.person]
+                    aim = self._aim(track.person)
                     w = self._synthesizer.latent(
                         crop,
                         aim.asked,

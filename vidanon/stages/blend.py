@@ -34,6 +34,8 @@ HAIR_SHADE = 0.05
 RIM = 0.12
 """Width of the rim of the oval, face widths, where the source stays if neither picture shows face, or if it
 surely shows none."""
+TEMPLE = 0.5
+"""So far below the brows, face widths, trust in hair on the rim ends; hair is kept where it is above .6."""
 SMALL_PX = 160
 """Longer side of the small copy."""
 STRAND_CONTRAST = (4.0, 12.0)
@@ -131,13 +133,14 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     shape = parts.shape
     oval = _fill(_outline(landmarks, GROW), shape)
     core = segment.core_mask(landmarks, shape)
-    upper = _height(landmarks, shape, landmarks[list(BROWS)]) > 0
+    rim = 1 - _fill(_outline(landmarks, -RIM), shape)
+    height = _height(landmarks, shape, landmarks[list(BROWS)])
+    upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
     keep = segment.in_front(parts, oval > 0.5, core, upper)
     skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
     beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
     above = _fill(_outline(landmarks, GROW, up=forehead), shape) * skin
     below = _fill(_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
-    rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
     # A new face that is wider than the head would end ragged, in what lies behind it in its own picture.
     outside = parts[..., list(segment.AROUND)].sum(2)

@@ -112,24 +112,25 @@ def core_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     return np.asarray(cv2.dilate(mask, np.ones((2 * reach + 1,) * 2, np.uint8)) > 0)
 
 
-def in_front(parts: Float, face: Bool, core: Bool, upper: Bool) -> Float:
+def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:
     """Find what of the source stays in front of the new face.
 
     Fails closed: what stands in front comes in from outside the face, is sure somewhere and likely all
-    over; hair counts on the forehead only (lower down it may be a beard, and it frames the face that must
-    not be known again), and over eyes, nose and mouth nothing but an occluder. Anything else is covered.
+    over; hair counts on the forehead and at the temples (lower down it may be a beard, and it frames the
+    face that must not be known again), and over eyes, nose and mouth nothing but an occluder. Anything else
+    is covered.
 
     Args:
         parts: float32 (h, w, 7), chances of the source.
         face: bool (h, w), the face oval.
         core: bool (h, w), eyes, nose and mouth.
-        upper: bool (h, w), above the brows.
+        upper: float (h, w), how far hair is trusted on the face, 0..1.
 
     Returns:
         float32 (h, w), 0 (cover) .. 1 (keep the source).
     """
     occluder = parts[..., OCCLUDER]
-    hair = parts[..., HAIR] * (upper | ~face)
+    hair = parts[..., HAIR] * np.maximum(upper, ~face)
     chance = np.where(core, occluder, occluder + parts[..., CLOTHES] + hair)
     likely = chance > LIKELY
     count, numbers = cv2.connectedComponents(likely.astype(np.uint8), connectivity=4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vidanon.geometry import apply, compose, fit_similarity, invert, unit_crop_from_frame
 from vidanon.networks.segmenter import MAP_PX, Part
 from vidanon.stages import blend, gate, obscure, segment, warp
-from vidanon.stages.mesh import CONTROL, EYES, FACE_OVAL
+from vidanon.stages.mesh import BROWS, CONTROL, EYES, FACE_OVAL
 from vidanon.types import Bool, Float, UInt8
 
 
@@ -172,6 +172,14 @@ def test_generated_hair_does_not_fall_on_a_bare_forehead(landmarks: Float) -> No
     new[:108] = (20, 15, 10, 0)
     result = put_on(image, landmarks, head_parts(), new)
     assert result[82:100, 130:170].min() > 100, "a dark fringe on a bare forehead"
+
+
+def test_hair_at_the_temples_fades_out_below_the_brows(landmarks: Float) -> None:
+    image = noise(11)
+    result = put_on(image, landmarks, head_parts(hair=(0, 0, 98, 300)))
+    brow_y = int(landmarks[list(BROWS), 1].min())
+    assert share_kept(image, result, (93, brow_y + 2, 97, brow_y + 8)) > 0.7, "a step at the brows"
+    assert share_kept(image, result, (93, 145, 97, 180)) < 0.1, "the frame of the source's face"
 
 
 def test_a_beard_below_a_smooth_chin_is_covered(landmarks: Float) -> None:

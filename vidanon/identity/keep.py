@@ -37,7 +37,8 @@ ANCESTRY, BEARD = slice(3, 7), 7
 BEARDED = 0.4
 """From this label on a chin is taken to be dark of a beard; readers hardly tell stubble from a full one."""
 SHADE_OF_BEARD = 1.0
-"""A chin is some .5 less bright, beside the cheeks, under a full beard than bare; with twice that, two looks\nclose three quarters of a gap and do not overshoot."""
+"""A chin is some .5 less bright, beside the cheeks, under a full beard than bare; of twice that, two looks
+close three quarters of a gap and do not overshoot."""
 PATCH = 0.05
 """Side of what is looked at around a point of the face, widths of the face."""
 LOOKS = 2

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-KEEPER_EXIT_PX = 256
-"""So large are the faces drawn whose looks are read, on 128 and 112 px."""
+KEEPER_EXIT_PX = 128
+"""So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 FRAMES = (3, 8)
 """So many frames are drawn for a person: the first number, and one more per SPACING_FRAMES of the track."""
 SPACING_FRAMES = 60
-SAFE_MARGIN = 0.16
-"""A face is taken at once when it stays this far below the threshold in every frame drawn. With .05,
-SFace found 2.4 of 100 pictures of 150 people of LFW again at one false match in 1,000, with .13 .9 of 100."""
+SAFE_MARGINS = (0.16, 0.10)
+"""A face is taken at once when it stays this far below the threshold in every frame drawn: where the least
+and where the most frames are drawn, since of eight of the most different views hardly one is worse. With
+.05, SFace found 2.4 of 100 pictures of 150 people of LFW again at one false match in 1,000, with .13 .9."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
 MAX_DRAWN = 16
@@ -99,6 +100,7 @@ def prefer_strangers(
     if not wanted:
         return plan, {}
     studio = _Studio(source, plan, wanted, settings, models)
+    limits = {person: _safe_below(len(frames)) for person, frames in wanted.items()}
     costs: dict[int, list[float]] = defaultdict(list)
     drawn: dict[int, list[Shown]] = defaultdict(list)
     for turn in range(min(MAX_DRAWN, 1 + max(len(plan.spares[person]) for person in wanted))):
@@ -106,7 +108,7 @@ def prefer_strangers(
         telling = {
             p: _telling(frames, drawn[p])
             for p, frames in wanted.items()
-            if turn <= len(plan.spares[p]) and (turn < 2 or not any(map(_is_safe, costs[p])))
+            if turn <= len(plan.spares[p]) and (turn < 2 or min(costs[p]) >= limits[p])
         }
         if not telling:
             break
@@ -114,14 +116,14 @@ def prefer_strangers(
         rest = {
             p: [frame for frame in wanted[p] if frame not in telling[p]]
             for p, shown in results.items()
-            if _is_safe(_worst(shown))
+            if _worst(shown) < limits[p]
         }
         further = studio.draw(turn, rest)
         for person, shown in results.items():
             drawn[person].append(shown | further.get(person, {}))
             costs[person].append(_worst(drawn[person][-1]))
     links = {person: _link(drawn[person]) for person in wanted}
-    return _ordered(plan, costs), {person: link for person, link in links.items() if link is not None}
+    return _ordered(plan, costs, limits), {person: link for person, link in links.items() if link is not None}
 
 
 def prefer_where_it_failed(
@@ -307,8 +309,9 @@ def _worst(shown: Shown) -> float:
     return max((draft.cost for draft in shown.values()), default=NEVER_SHOWN)
 
 
-def _is_safe(cost: float) -> bool:
-    return cost < SFACE_SAME_PERSON - SAFE_MARGIN
+def _safe_below(frames: int) -> float:
+    """Return the cost below which a face that was drawn on so many frames is taken at once."""
+    return SFACE_SAME_PERSON - float(np.interp(frames, FRAMES, SAFE_MARGINS))
 
 
 def _link(drawn: list[Shown]) -> float | None:
@@ -319,11 +322,11 @@ def _link(drawn: list[Shown]) -> float | None:
     return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
 
 
-def _ordered(plan: Plan, costs: dict[int, list[float]]) -> Plan:
+def _ordered(plan: Plan, costs: dict[int, list[float]], limits: dict[int, float]) -> Plan:
     identities, spares = dict(plan.identities), dict(plan.spares)
     for person, values in costs.items():
         codes = [plan.identities[person], *plan.spares[person]]
-        safe = [turn for turn, value in enumerate(values) if _is_safe(value)]
+        safe = [turn for turn, value in enumerate(values) if value < limits[person]]
         first = safe[0] if safe else int(np.argmin(values))
         others = sorted((turn for turn in range(len(values)) if turn != first), key=lambda turn: values[turn])
         order = [first, *others, *range(len(values), len(codes))]

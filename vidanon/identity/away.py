@@ -15,9 +15,11 @@ import numpy as np
 from vidanon.identity.bank import load_bank
 from vidanon.types import Float
 
-AWAY = 0.4
+AWAY = 0.5
 """The part of the source's own that is taken off. On drawn frames of three clips .5 of it did as much for
-both recognisers as .3 of the whole embedding, with which a bearded man lost his beard."""
+both recognisers as .3 of the whole embedding, with which a bearded man lost his beard. Faces of one person
+under two keys, led away from the same source, become more alike: of 120 photographs (whole heads, one false
+match in 1,000) 9 % were linked without leading away, 17 % with .25 and 30 % with .5."""
 
 
 def led_away(code: Float, source: Float | None) -> Float:

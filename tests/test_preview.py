@@ -68,7 +68,8 @@ def test_of_a_crowd_those_are_drawn_who_show_most() -> None:
 
 
 class _Studio:
-    """Spare ``n`` looks like the source as ``likeness[n - 1]`` says, and fits as ``strange[n - 1]`` says."""
+    """Face ``n`` (1: the refused one, no longer kept in looks; then the spares) is like the source as
+    ``likeness[n - 1]`` says, and fits as ``strange[n - 1]`` says."""
 
     likeness: tuple[dict[int, float], ...] = ()
     strange: tuple[float, ...] = ()
@@ -97,11 +98,23 @@ def _refused(monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], 
 def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}, {4: 0.2, 5: 0.5}], [0.0, 0.3, 0.1])
-    assert [code.name for code in plan.spares[0]] == ["bank-00002", "bank-00001", "bank-00003"]
+    refused = {4: 0.5, 5: 0.5}
+    plan = _refused(
+        monkeypatch, [refused, {4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}, {4: 0.2, 5: 0.5}], [0.0, 0.0, 0.3, 0.1]
+    )
+    assert [code.name for code in plan.spares[0]] == ["bank-00002", "bank-00001", "bank-00003", "bank-00000"]
+    assert not any(code.kept for code in plan.spares[0])
+
+
+def test_the_refused_face_itself_is_tried_without_the_looks_of_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = _refused(monkeypatch, [{}, {4: 0.5}, {4: 0.5}, {4: 0.5}], [0.0] * 4)
+    assert plan.identities[0].drawn_as == ("bank-00000", True)
+    assert plan.spares[0][0].drawn_as == ("bank-00000", False)
 
 
 def test_where_no_face_hides_anybody_the_one_that_fits_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.4}] * 3, [0.0] * 3)
+    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.4}] * 4, [0.0] * 4)
     assert plan.spares[0] == ()
     assert plan.identities[0].name == "bank-00000"

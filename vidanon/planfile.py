@@ -117,7 +117,7 @@ def _track_record(track: Track) -> dict[str, Any]:
 
 def _identity_record(code: IdentityCode) -> dict[str, Any]:
     w = None if code.w is None else _pack(code.w, "<f4")
-    return {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w}
+    return {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "kept": code.kept}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -174,4 +174,4 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
     vector = _unpack(item["vector"], "<f4", (EMBEDDING_SIZE,))
     _check(abs(float(np.linalg.norm(vector)) - 1) < 1e-2, f"identity {item['name']} is not of unit length")
     w = None if item["w"] is None else _unpack(item["w"], "<f4", (512,))
-    return IdentityCode(name=str(item["name"]), vector=vector, w=w)
+    return IdentityCode(name=str(item["name"]), vector=vector, w=w, kept=bool(item.get("kept", True)))

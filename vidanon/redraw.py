@@ -194,7 +194,9 @@ def _draws_same_face(before: Plan, one: Track, after: Plan, other: Track, exit_p
     if len({exit_for_face(track.crop_from_frame, exit_px) for track in (one, other)}) > 1:
         return False
     old, new = (plan.identities.get(one.person) for plan in (before, after))
-    return old is new or (old is not None and new is not None and np.array_equal(old.vector, new.vector))
+    if old is None or new is None:
+        return old is new
+    return old.kept == new.kept and np.array_equal(old.vector, new.vector)
 
 
 def _rows_differ(one: Track, other: Track) -> npt.NDArray[np.bool_]:

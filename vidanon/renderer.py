@@ -130,7 +130,7 @@ class Renderer:
             models,
             settings.runtime,
         )
-        self._aims: dict[tuple[int, str], Aim] = {}
+        self._aims: dict[tuple[int, tuple[str, bool]], Aim] = {}
         self._aiming = threading.Lock()
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
         self._exits = {
@@ -151,7 +151,7 @@ class Renderer:
     def _aim(self, person: int) -> Aim:
         """Return what leads to somebody's new face; found out when it is first asked for."""
         code = self._plan.identities[person]
-        key = person, code.name
+        key = person, code.drawn_as
         with self._aiming:
             if key not in self._aims:
                 self._aims[key] = self._keeper.aim(code, self._plan.sources.get(person))

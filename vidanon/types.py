@@ -153,11 +153,19 @@ class IdentityCode:
         name: stable label, for example ``bank-01234``.
         vector: float32 (128,) unit length, what the mapper takes as identity.
         w: float32 (512,), the generator latent of the fictional person's own portrait, or None.
+        kept: whether apparent age, sex and ancestry of who is replaced are kept; what is kept brings the new
+            face nearer to the source. Beards and glasses always are.
     """
 
     name: str
     vector: Float
     w: Float | None = None
+    kept: bool = True
+
+    @property
+    def drawn_as(self) -> tuple[str, bool]:
+        """What tells faces apart that are drawn in one person's place."""
+        return self.name, self.kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ EXIT_PX = 256
 MAX_DRAWN = 16
 """So many faces of a person are drawn at most before the first render: none is safe among 8 in one case of 16
 where three in ten are, and a face that is refused costs more than many drawn ones."""
-MAX_DRAWN_AGAIN = 15
-"""So many after a refusal: all spares, since the strangest come last."""
+MAX_DRAWN_AGAIN = 16
+"""So many after a refusal: the refused face and all spares, since the strangest come last."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3
@@ -134,7 +134,8 @@ def prefer_where_it_failed(
     They are drawn where it happened and, since a face that hides there may fail elsewhere, on the frames of
     the first preview too. Those come first that hide the person in most of the frames that failed. Where
     none hides them in any, all are dropped: the present face, which fits, stays, and the mask does what no
-    face can.
+    face can. Age, sex and ancestry of the source are no longer kept, in the refused face itself, which comes
+    first, and in all others: what is kept may be what was recognised.
 
     Args:
         source: the video.
@@ -143,10 +144,11 @@ def prefer_where_it_failed(
         settings: as for rendering.
         models: where the networks are.
     """
-    choosy = [person for person in frames if len(plan.spares.get(person, ())) > 1]
+    choosy = [person for person in frames if plan.spares.get(person)]
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
     if not most:
         return plan
+    plan = replace(plan, spares=plan.spares | {person: _not_kept(plan, person) for person in choosy})
     before = preview_frames(plan)
     wanted = {
         person: sorted({*evenly(frames[person], FRAMES[0]), *before.get(person, ())})
@@ -169,6 +171,13 @@ def prefer_where_it_failed(
         rest = spares[person][len(values) :]
         spares[person] = (*(spares[person][turn] for turn in order), *rest)
     return replace(plan, spares=spares)
+
+
+def _not_kept(plan: Plan, person: int) -> tuple[IdentityCode, ...]:
+    """Return somebody's spare faces, and the present one if it still keeps looks, without that."""
+    present = plan.identities[person]
+    faces = (present, *plan.spares[person]) if present.kept else plan.spares[person]
+    return tuple(replace(face, kept=False) for face in faces)
 
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:

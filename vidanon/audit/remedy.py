@@ -53,7 +53,7 @@ def remedy(
             changed = True
         else:
             identities[person], settled[person] = _best_tried(person, [*earlier, (plan, audit)])
-            changed = changed or identities[person].name != plan.identities[person].name
+            changed = changed or identities[person].drawn_as != plan.identities[person].drawn_as
     for track in plan.tracks:
         better = track
         for frame in leaking.get(track.id, ()):
@@ -75,7 +75,7 @@ def _best_tried(
 
     What was found last counts for the present face: parts of it may be obscured already.
     """
-    latest = {plan.identities[person].name: (plan, audit) for plan, audit in tried}
+    latest = {plan.identities[person].drawn_as: (plan, audit) for plan, audit in tried}
     results = []
     for plan, audit in latest.values():
         mine = {track.id for track in plan.tracks if track.person == person}

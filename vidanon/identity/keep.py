@@ -97,7 +97,9 @@ class Keeper:
                 found = bank.read(embedding / np.linalg.norm(embedding), look).labels
                 lacking = missing(wanted, found)
                 if wanted[BEARD] > BEARDED:
-                    lacking[BEARD] = (chin - shade) / SHADE_OF_BEARD
+                    lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
+                if not code.kept:
+                    lacking[:BEARD] = 0
                 shift += lacking @ bank.w_slopes
         return Aim(asked, shift)
 

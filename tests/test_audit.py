@@ -26,7 +26,7 @@ from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.measures import MASK_DETAIL, detail_left, is_same_picture, is_unchanged
+from vidanon.measures import MASK_DETAIL, UNCHANGED_LEVELS, detail_left, is_same_picture, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB_SAME_PERSON
@@ -401,6 +401,20 @@ def test_a_face_that_was_coded_strongly_is_still_the_same_face(levels: int) -> N
     again = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     assert is_unchanged(face, again, box) and not is_unchanged(face, other, box)
     assert is_same_picture(face, face, box) and not is_same_picture(face, other, box)
+
+
+def test_another_soft_face_in_the_same_light_is_not_the_same_face() -> None:
+    random = np.random.default_rng(8)
+    shared, own, new = (
+        cv2.resize(random.normal(0, 11, (9, 9)), (90, 90), interpolation=cv2.INTER_CUBIC) for _ in range(3)
+    )
+    grey = [(120 + 0.8 * shared + 0.6 * features).clip(0, 255) for features in (own, new)]
+    face, other = (np.repeat(picture[..., None], 3, axis=2).astype(np.uint8) for picture in grey)
+    box = np.array([10, 10, 80, 80], np.float32)
+    assert np.abs(face[20:71, 20:71].astype(int) - other[20:71, 20:71]).mean() < UNCHANGED_LEVELS
+    _, coded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    assert is_unchanged(face, cv2.imdecode(coded, cv2.IMREAD_COLOR), box)
+    assert not is_unchanged(face, other, box)
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.1, 0.2, 0.3])

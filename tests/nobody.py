@@ -17,13 +17,6 @@ class Nobody:
     def __call__(self, *_: object, **__: object) -> list[Any]:
         return []
 
-    def prepare(self, *_: object) -> None:
-        """Load nothing."""
-
-    def latent(self, *_: object) -> None:
-        """Is never asked for the latent of a face."""
-        raise AssertionError("nobody has a face")
-
 
 def substitute(replace: Callable[[str, object], None], seconds_per_frame: float = 0.0) -> None:
     """Put the roles in place; ``replace(path, role)`` sets one attribute.
@@ -38,7 +31,6 @@ def substitute(replace: Callable[[str, object], None], seconds_per_frame: float 
         replace(f"vidanon.plan.{role}", Nobody)
     replace("vidanon.stages.landmark.Landmarker", Nobody)
     replace("vidanon.stages.synthesize.Synthesizer", Nobody)
-    replace("vidanon.renderer.Keeper", Nobody)
     replace("vidanon.api.ensure_models", lambda _: None)
     composite = vidanon.renderer.Renderer.composite
 

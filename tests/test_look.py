@@ -11,11 +11,10 @@ from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.models.registry import ModelStore
 from vidanon.stages.landmark import Landmarker
-from vidanon.stages.synthesize import Synthesizer
+from vidanon.stages.synthesize import FACE_BOX, Synthesizer
 from vidanon.types import UInt8
 
 PICTURE_PX = 256
-FACE_BOX = np.array([0.22, 0.27, 0.78, 0.88], np.float32) * PICTURE_PX
 EACH = 12
 
 
@@ -33,7 +32,7 @@ class Eyes:
         return self._synthesizer.picture(load_bank().w[row], PICTURE_PX)
 
     def read(self, picture: UInt8) -> Reading:
-        (mesh,) = self._landmark(picture, [FACE_BOX])
+        (mesh,) = self._landmark(picture, [FACE_BOX * np.float32(PICTURE_PX)])
         assert mesh is not None
         return load_bank().read(self._sface(picture, mesh[0]), self._look(picture, mesh[0]))
 

@@ -46,7 +46,7 @@ from vidanon.settings import RuntimeSettings
 from vidanon.stages.decode import Decoder
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.stills import STILL_SUFFIXES
-from vidanon.stages.synthesize import crop_face
+from vidanon.stages.synthesize import as_input, cut_face
 from vidanon.stages.workers import ordered_map
 from vidanon.training.ceiling import MIN_SAMPLES, descend
 from vidanon.training.data import (
@@ -84,13 +84,13 @@ class Subject:
     Attributes:
         name: of the file; empty for generated faces.
         seen: what is read in its aligned picture.
-        crop: float32 (3, 128, 128) in [-1, 1].
+        view: what the mapper takes of it.
         w: float32 (512,) of a generated face, or None.
     """
 
     name: str
     seen: Seen
-    crop: Float
+    view: View
     w: Float | None = None
 
 
@@ -149,7 +149,7 @@ class Bench:
         seen = self.see(picture)
         if seen is None:
             return None
-        return Subject("", seen, crop_face(picture, unit_crop_from_frame(seen.landmarks)), w)
+        return Subject("", seen, _view(picture, unit_crop_from_frame(seen.landmarks), seen), w)
 
     def _map(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         inputs = (crop, identity, blendshapes, landmarks)
@@ -157,15 +157,13 @@ class Bench:
 
     def latent(self, identity: Float, attributes: Subject) -> Float:
         """Map an identity (128,) and the attributes of a subject to w (512,)."""
-        seen = attributes.seen
-        return self._map(attributes.crop, identity, seen.blendshapes, _aligned(seen))
+        view = attributes.view
+        return self._map(as_input(view.crop), identity, view.blendshapes, view.landmarks)
 
     def source(self, subject: Subject) -> Source:
         """Return a subject as somebody who is replaced."""
         seen = subject.seen
-        pixels = ((subject.crop.transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
-        look = self.look(seen.picture, seen.landmarks)
-        return Source(seen.sface, look, (View(pixels, seen.blendshapes, _aligned(seen)),))
+        return Source(seen.sface, self.look(seen.picture, seen.landmarks), (subject.view,))
 
     def outputs(self, jobs: Sequence[Job], title: str) -> Iterator[tuple[Float, Seen | None]]:
         """Make and read the output of every job, in order: w and what is seen."""
@@ -188,8 +186,10 @@ class Bench:
         return round(1000 * float(np.median(spent)), 2)
 
 
-def _aligned(seen: Seen) -> Float:
-    return apply(unit_crop_from_frame(seen.landmarks), seen.landmarks)
+def _view(image: UInt8, crop_from_image: Float, seen: Seen) -> View:
+    """Cut what the mapper takes of a face from an image of any size; ``seen`` is of its aligned picture."""
+    aligned = apply(unit_crop_from_frame(seen.landmarks), seen.landmarks)
+    return View(cut_face(image, crop_from_image), seen.blendshapes, aligned)
 
 
 def images_in(folder: Path, most: int) -> Iterator[tuple[str, UInt8]]:
@@ -220,10 +220,9 @@ def real_subjects(images: Iterable[tuple[str, UInt8]], bench: Bench, models: Mod
         if not faces or faces[0].landmarks is None:
             continue
         crop_from_picture = unit_crop_from_frame(faces[0].landmarks)
-        aligned = (crop_face(image, crop_from_picture, PICTURE_PX).transpose(1, 2, 0) + 1) * 127.5
-        seen = bench.see(np.asarray(np.clip(aligned.round(), 0, 255), np.uint8))
+        seen = bench.see(cut_face(image, crop_from_picture, PICTURE_PX))
         if seen is not None:
-            yield Subject(name, seen, crop_face(image, crop_from_picture))
+            yield Subject(name, seen, _view(image, crop_from_picture, seen))
 
 
 def ceiling(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,14 +123,7 @@ class Renderer:
         self._plan, self._settings, self._summary = plan, settings, summary
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
-        self._synthesizer.prepare(KEEPER_EXIT_PX)
-        self._keeper = Keeper(
-            self._synthesizer.latent,
-            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX),
-            self._landmarker,
-            models,
-            settings.runtime,
-        )
+        self._models = models
         self._aims: dict[tuple[int, tuple[str, bool]], Aim] = {}
         self._aiming = threading.Lock()
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
@@ -147,6 +141,18 @@ class Renderer:
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         return twin
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        """Made with the first aim, under its lock: where nobody is drawn its networks are not loaded."""
+        self._synthesizer.prepare(KEEPER_EXIT_PX)
+        return Keeper(
+            self._synthesizer.latent,
+            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX),
+            self._landmarker,
+            self._models,
+            self._settings.runtime,
+        )
 
     def _aim(self, person: int) -> Aim:
         """Return what leads to somebody's new face; found out when it is first asked for."""

@@ -208,6 +208,17 @@ def test_samples_are_bounded_and_hold_both_ends(start: int, count: int, samples:
     assert len(frames) == 1 or any(frame + 1 in frames for frame in frames), "flicker needs two in a row"
 
 
+@given(count=st.integers(10, 200), start=st.integers(0, 190), length=st.integers(1, 10))
+def test_a_face_that_shows_between_two_masks_is_judged_however_short(
+    count: int, start: int, length: int
+) -> None:
+    track = make_track(start=7, count=count)
+    first = 7 + min(start, count - length)
+    shown = range(first, first + length)
+    frames = sampled_frames(track, 32, set(range(7, 7 + count)) - set(shown))
+    assert {shown[0], shown[-1]} <= frames or len(frames.intersection(shown)) >= 4
+
+
 def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> None:
     nearness = {0: -2.0, 10: 0.2, 20: -1.0, 30: -3.0, 40: 0.9, 41: -1.0}
     around = [*range(1, 10), *range(11, 20), *range(31, 40)]

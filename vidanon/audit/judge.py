@@ -97,7 +97,7 @@ def audit(
     """
     memory = memory or Memory()
     dlib = fetch_recognisers(models)
-    tracks = _Tracks(plan, samples)
+    tracks = _Tracks(plan, samples, obscured_at or {})
     watcher = Watcher()
     tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress, memory)
     leaks = tracks.leaks(tally)
@@ -138,9 +138,12 @@ def audit(
 class _Tracks:
     """Which track a source face belongs to, and whether it is to be judged."""
 
-    def __init__(self, plan: Plan | None, samples: int) -> None:
+    def __init__(self, plan: Plan | None, samples: int, obscured_at: dict[int, list[int]]) -> None:
         self.plan = plan
-        self._wanted = {track.id: sampled_frames(track, samples) for track in plan.tracks} if plan else {}
+        self._wanted = {
+            track.id: sampled_frames(track, samples, obscured_at.get(track.id, ()))
+            for track in (plan.tracks if plan else ())
+        }
         detect = plan.settings.get("detect", {}) if plan else {}
         smallest = detect.get("min_face_px", 0)
         self._min_px = max(MIN_FACE_PX, smallest if isinstance(smallest, int) else 0)

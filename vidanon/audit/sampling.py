@@ -7,6 +7,7 @@ two people and one; the frames around these are then looked at as well.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
@@ -20,21 +21,42 @@ SPACING_FRAMES = 3
 """Nearer samples see the same face again."""
 NEIGHBOUR_EVERY = 3
 """Every so many samples, the next frame is judged too: stability and flicker need two in a row."""
-NEAR_SFACE, NEAR_DLIB = 0.08, 0.08
-"""A face that comes so near the threshold may cross it a few frames away."""
+RUN_SAMPLES = 4
+"""Between two masks, a face that shows is looked at so often, where it shows for so long."""
+NEAR_SFACE, NEAR_DLIB = 0.08, 0.12
+"""A face that comes so near the threshold may cross it a few frames away: dlib's distance of a small, turned
+face moves by .11 from one frame to the next in one case of twenty."""
 
 
-def sampled_frames(track: Track, samples: int) -> set[int]:
+def sampled_frames(track: Track, samples: int, masked: Collection[int] = ()) -> set[int]:
     """Return evenly spaced frames, both ends among them, some with their neighbour.
+
+    Where the track is obscured in part, every run of frames that show a face has some of them, however short.
 
     Args:
         track: the track.
-        samples: at most so many, not counting neighbours.
+        samples: at most so many, not counting neighbours and those of short runs.
+        masked: frames in which the track is obscured.
     """
-    count = min(samples, max(2, math.ceil((track.end - track.start) / SPACING_FRAMES)))
-    starts = np.unique(np.linspace(track.start, track.end - 1, count).round().astype(int)).tolist()
-    followed = {min(start + 1, track.end - 1) for start in starts[::NEIGHBOUR_EVERY]}
+    frames = _evenly(track.start, track.end, samples)
+    for run in _runs(set(range(track.start, track.end)).difference(masked)) if masked else ():
+        if len(frames.intersection(run)) < RUN_SAMPLES:
+            frames |= _evenly(run.start, run.stop, RUN_SAMPLES)
+    return frames
+
+
+def _evenly(start: int, end: int, samples: int) -> set[int]:
+    count = min(samples, max(2, math.ceil((end - start) / SPACING_FRAMES)))
+    starts = np.unique(np.linspace(start, end - 1, count).round().astype(int)).tolist()
+    followed = {min(frame + 1, end - 1) for frame in starts[::NEIGHBOUR_EVERY]}
     return {*starts, *followed}
+
+
+def _runs(frames: set[int]) -> list[range]:
+    """Return the runs of consecutive frames."""
+    first = [frame for frame in sorted(frames) if frame - 1 not in frames]
+    last = [frame for frame in sorted(frames) if frame + 1 not in frames]
+    return [range(a, b + 1) for a, b in zip(first, last, strict=True)]
 
 
 def nearness_of(pair: FacePair) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 EXITS_PX = (128, 256, 512)
 """Side lengths of the pictures that a trained head makes."""
 
-_HIDDEN = 48
+HIDDEN = 64
+"""Channels of the hidden layers of a head."""
+COEFFICIENTS = 12
+"""Wavelet coefficients of RGB."""
 
 
 class ExitHead(nn.Module):
@@ -40,16 +44,28 @@ class ExitHead(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.modulation1 = Modulation(channels)
-        self.conv1 = nn.Conv2d(channels, _HIDDEN, 1)
-        self.modulation2 = Modulation(_HIDDEN)
-        self.conv2 = nn.Conv2d(_HIDDEN, 12, 3, padding=1)
-        self.skip = nn.Conv2d(channels, 12, 1)
+        self.conv1 = nn.Conv2d(channels, HIDDEN + COEFFICIENTS, 1)
+        self.modulation2 = Modulation(HIDDEN)
+        self.depthwise = nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1, groups=HIDDEN, bias=False)
+        self.conv2 = nn.Conv2d(HIDDEN, HIDDEN, 1)
+        self.modulation3 = Modulation(HIDDEN)
+        self.conv3 = nn.Conv2d(HIDDEN, COEFFICIENTS, 3, padding=1)
         self.inverse_haar = inverse_haar
+
+    def hidden(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map the first hidden layer, before its activation, to what the last convolution takes."""
+        x = self.modulation2(functional.leaky_relu(x, 0.2), w)
+        x = x + functional.leaky_relu(self.conv2(self.depthwise(x)), 0.2)
+        return cast(Tensor, self.modulation3(x, w))
+
+    def finish(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map what the first convolution gives to RGB."""
+        hidden, skipped = x[:, :HIDDEN], x[:, HIDDEN:]
+        return self.inverse_haar(self.conv3(self.hidden(hidden, w)) + skipped)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map features (n, channels, h, h) and w (n, 512) to RGB (n, 3, 2h, 2h), about [-1, 1]."""
-        hidden = functional.leaky_relu(self.conv1(self.modulation1(x, w)), 0.2)
-        return self.inverse_haar(self.conv2(self.modulation2(hidden, w)) + self.skip(x))
+        return self.finish(self.conv1(self.modulation1(x, w)), w)
 
 
 def new_heads() -> nn.ModuleDict:
@@ -100,15 +116,17 @@ def arrange_for_inference(module: ExitGenerator) -> ExitGenerator:
         _reorder(generator.rgb)
     else:
         module.head.inverse_haar = inverse_haar_in_blocks
-        _reorder(module.head.conv2, module.head.skip)
+        _reorder(module.head.conv3)
+        _reorder(module.head.conv1, last=COEFFICIENTS)
     return module
 
 
-def _reorder(*layers: nn.Conv2d | nn.Linear) -> None:
-    """Put the outputs of layers (they must have a bias) into :func:`block_order`."""
+def _reorder(*layers: nn.Conv2d | nn.Linear, last: int = 0) -> None:
+    """Put the outputs of layers (they must have a bias), or the last ones, into :func:`block_order`."""
     for layer in layers:
         assert layer.bias is not None
-        order = block_order(len(layer.bias))
+        before = len(layer.bias) - last if last else 0
+        order = torch.cat([torch.arange(before), before + block_order(len(layer.bias) - before)])
         layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
 
 

@@ -193,6 +193,11 @@ def _height(landmarks: Float, shape: tuple[int, ...], above: Float) -> Float:
     return np.asarray(height / face_width(landmarks), np.float32)
 
 
+def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return what lies below the brows, (h, w), 0..1: sharpened, strands on the forehead would stand out."""
+    return 1 - _step(_height(landmarks, shape, landmarks[list(BROWS)]), -0.1, 0.0)
+
+
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
     """Find what of the new picture can be used: its face without hair that falls on it; (h, w), 0..1.
 
@@ -284,7 +289,8 @@ def blend(
         for x in shares
     )
     sure = np.asarray(cv2.resize(mask.sure, full, interpolation=cv2.INTER_LINEAR), np.float32)
-    warped = sharpness.soften(warped, patch, sure)
+    low = cv2.resize(_below_brows(points, small[::-1]), full, interpolation=cv2.INTER_LINEAR)
+    warped = sharpness.match_detail(warped, patch, sure, np.asarray(low, np.float32))
     matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
     face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
     patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

@@ -1,4 +1,4 @@
-"""Make the new face no sharper than the video: in a soft or compressed one it would stand out."""
+"""Make the new face as sharp as the video: it would stand out in a soft one, and soft in a sharp one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,30 @@ DETAIL_PX = 1.5
 """What this blur takes away is detail."""
 
 
-def soften(new: UInt8, source: UInt8, weight: Float) -> UInt8:
-    """Blur the new face until it shows no more fine detail than the source.
+MOST_SHARPENED = 0.8
+"""More than this share of its own detail is not added to a soft face: edges would get halos."""
+
+
+def match_detail(new: UInt8, source: UInt8, weight: Float, open_to: Float) -> UInt8:
+    """Blur or sharpen the new face until it shows as much fine detail as the source.
 
     Args:
         new: uint8 (h, w, 4), the new face in the frame's geometry, with its face channel.
         source: uint8 RGB (h, w, 3).
         weight: float32 (h, w), where both show the face.
+        open_to: float32 (h, w), where the new face may be sharpened, 0..1.
 
     Returns:
-        uint8 (h, w, 4); ``new`` itself where it is soft enough.
+        uint8 (h, w, 4); ``new`` itself where it need not change.
     """
     wanted = _detail(_grey(source), weight)
     grey = _grey(new)
     found = [_detail(grey, weight)]
+    if wanted > found[0] > 0:
+        more = min(wanted / found[0] - 1, MOST_SHARPENED)
+        blurred = cv2.GaussianBlur(new, (0, 0), DETAIL_PX)
+        sharp = cv2.addWeighted(new, 1 + more, blurred, -more, 0)
+        return np.asarray(cv2.blendLinear(sharp, new, open_to, 1 - open_to), np.uint8)
     for sigma_px in SOFT_PX[1:]:
         if found[-1] <= wanted:
             break

@@ -15,6 +15,17 @@ from vidanon.networks.segmenter import Part
 from vidanon.types import Float, UInt8
 
 _CENTER_SPREAD_PX = 26.0
+_CANVAS_PX, _PALM_PX = 160, 40.0
+_PALM_AT = np.array([80.0, 90.0])
+"""Where an upright hand is drawn, its palm's width and the middle of its palm."""
+_OWN_HAND = 0.7
+"""So many hands are the person's own."""
+_PALM = (0.14, 0.42)
+"""Width of a palm, as a share of the picture: a hand is about as long as a face."""
+_FINGERS = (0.9, 1.0, 0.95, 0.75)
+_PHALANGES = (0.46, 0.3, 0.24)
+_FULL_CURL = np.array([1.2, 1.6, 1.0])
+"""How far the joints of a finger bend in a fist, radians."""
 
 
 def add_occluder(
@@ -36,7 +47,7 @@ def add_occluder(
     draw = _KINDS[int(random.choice(len(_KINDS), p=_SHARES))]
     shape, shade = draw(size, random)
     if draw is _hand:
-        lender = (picture, labels) if random.random() < 0.5 else (other, other_labels)
+        lender = (picture, labels) if random.random() < _OWN_HAND else (other, other_labels)
         surface = _skin(*lender, random)
     else:
         surface = _texture(other, random)
@@ -68,33 +79,64 @@ def _capsule(shape: Float, shade: Float, start: Float, end: Float, width: float)
 
 
 def _hand(size: int, random: np.random.Generator) -> tuple[Float, Float]:
-    shape, shade = np.zeros((size, size), np.float32), np.ones((size, size), np.float32)
-    palm = _place(size, random)
-    angle = random.uniform(-np.pi, np.pi) if random.random() < 0.3 else random.normal(-np.pi / 2, 0.8)
-    toward = np.array([np.cos(angle), np.sin(angle)], np.float32)
-    side = np.array([-toward[1], toward[0]], np.float32)
-    width = random.uniform(0.14, 0.3) * size
-    _capsule(shape, shade, palm - toward * size * 1.2, palm - toward * 0.3 * width, 0.8 * width)
-    spread, curl = random.uniform(0, 0.5), random.uniform(0.3, 1.0)
-    for finger in range(4):
-        across = (finger - 1.5) / 4
-        root = palm + side * across * width + toward * 0.25 * width
-        bend = toward + side * across * spread * 2 + random.normal(0, 0.06, 2)
-        length = curl * width * (1.05 - 0.5 * abs(across)) * random.uniform(0.85, 1.15)
-        _capsule(shape, shade, root, root + bend * length, 0.24 * width)
-    axes = (max(1, round(0.52 * width)), max(1, round(0.5 * width)))
-    layer = np.zeros((size, size), np.uint8)
-    cv2.ellipse(layer, np.round(palm).astype(int).tolist(), axes, np.degrees(angle), 0, 360, 255, -1)
-    blurred = cv2.GaussianBlur(layer / np.float32(255), (0, 0), 1.0)
-    shade[:] = shade * (1 - blurred) + blurred * random.uniform(0.85, 1.05)
-    np.maximum(shape, layer / np.float32(255), out=shape)
-    if random.random() < 0.7:
-        thumb = side * random.choice((-1, 1))
-        root = palm + thumb * 0.4 * width
-        _capsule(
-            shape, shade, root, root + (thumb + toward * random.uniform(0, 1)) * 0.5 * width, 0.27 * width
-        )
+    """A hand from outside the picture, open, bent or a fist, from either side, seen at a slant or not."""
+    shape, shade = _upright_hand(random)
+    angle = random.uniform(-np.pi, np.pi) if random.random() < 0.3 else random.normal(0, 0.8)
+    scale = random.uniform(*_PALM) * size / _PALM_PX
+    slant = np.diag([scale * random.uniform(0.6, 1.0), scale])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ slant
+    matrix = np.column_stack([turn, _place(size, random) - turn @ _PALM_AT])
+    # The forearm leaves the drawing at its lower edge, and goes on from there.
+    placed = (
+        cv2.warpAffine(x, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE) for x in (shape, shade)
+    )
+    shape, shade = (np.asarray(x, np.float32) for x in placed)
     return shape, shade
+
+
+def _on_palm(across: float, down: float) -> Float:
+    """Return a point of an upright hand, given in widths of its palm."""
+    return np.asarray(_PALM_AT + np.array([across, down]) * _PALM_PX, np.float32)
+
+
+def _beyond(point: Float, angle: float, length_px: float) -> Float:
+    """Return what lies so far from a point in a direction; 0 is up, pi / 2 is right."""
+    direction = np.array([np.sin(angle), -np.cos(angle)], np.float32)
+    return np.asarray(point + direction * np.float32(length_px), np.float32)
+
+
+def _upright_hand(random: np.random.Generator) -> tuple[Float, Float]:
+    """Draw a hand that points up; fingers that bend far hide behind it, or lie on the palm, as seen."""
+    shape = np.zeros((_CANVAS_PX, _CANVAS_PX), np.float32)
+    shade = np.ones_like(shape)
+    wrist = _on_palm(random.normal(0, 0.08), 0.6)
+    elbow = _beyond(wrist, np.pi + random.normal(0, 0.15), _CANVAS_PX)
+    _capsule(shape, shade, elbow, wrist, random.uniform(0.6, 0.8) * _PALM_PX)
+    _capsule(shape, shade, _on_palm(0, 0.3), _on_palm(0, -0.15), 0.95 * _PALM_PX)
+    curl, spread, lean = random.uniform(0, 1), random.uniform(0, 0.25), random.normal(0, 0.2)
+    bend, from_palm = random.normal(0, 0.15), random.random() < 0.5
+    for finger in range(4)[:: int(random.choice((-1, 1)))]:
+        across = finger - 1.5
+        root = _on_palm(0.25 * across, 0.05 * abs(across) - 0.45)
+        bent = np.cumsum(_FULL_CURL * np.clip(curl + random.normal(0, 0.1), 0, 1))
+        angle = across * spread + lean + random.normal(0, 0.05)
+        for share, out_of_plane in zip(_PHALANGES, bent, strict=True):
+            length = share * _FINGERS[finger] * _PALM_PX * np.cos(out_of_plane)
+            end = _beyond(root, angle, length)
+            if length > 0 or from_palm:
+                _capsule(shape, shade, root, end, random.uniform(0.22, 0.26) * _PALM_PX)
+            root, angle = end, angle + bend + random.normal(0, 0.06)
+    if random.random() < 0.75:
+        side = int(random.choice((-1, 1)))
+        root = _on_palm(0.38 * side, 0.25)
+        angle = side * random.uniform(-0.5, 1.4)
+        for length in (0.5, 0.38):
+            end = _beyond(root, angle, length * _PALM_PX)
+            _capsule(shape, shade, root, end, 0.28 * _PALM_PX)
+            root, angle = end, angle - side * random.uniform(0, 0.5)
+    # Skin is shaded less than a stick, and softly.
+    shade = 1 - random.uniform(0.3, 0.9) * (1 - cv2.GaussianBlur(shade, (0, 0), random.uniform(0.7, 2)))
+    return shape, np.asarray(shade, np.float32)
 
 
 def _stick(size: int, random: np.random.Generator) -> tuple[Float, Float]:
@@ -140,7 +182,7 @@ def _skin(picture: UInt8, labels: UInt8, random: np.random.Generator) -> Float:
     if len(own) < 50:
         return _texture(picture, random)
     lit = np.percentile(own, random.uniform(35, 80), axis=0)
-    tint = random.normal(1, 0.05, 3) * random.uniform(0.75, 1.15)
+    tint = random.normal(1, 0.03, 3) * random.uniform(0.8, 1.25)
     grain = cv2.GaussianBlur(random.normal(0, 1, (size, size)).astype(np.float32), (0, 0), 1.5) * 8
     surface = lit * tint * _smooth_noise(size, random, 0.12)[..., None] + grain[..., None]
     return np.asarray(surface, np.float32)

@@ -24,6 +24,8 @@ BEARD_REACH = 0.16
 """How far below the oval a beard is followed, in face widths."""
 HAIR_EDGE, HAIR_EDGE_ABOVE = 0.04, 0.10
 """Border of generated hair that is left out with it, in face widths; strands reach far down the forehead."""
+BROW_EDGE = 0.03
+"""Border of the brows, face widths, from which no colour is taken for the forehead."""
 FILL_SIGMA = 0.06
 """Blur of the skin that takes the place of generated hair, in face widths."""
 LIGHT_SIGMA = 0.16
@@ -198,6 +200,14 @@ def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     return 1 - _step(_height(landmarks, shape, landmarks[list(BROWS)]), -0.1, 0.0)
 
 
+def _brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return where the brows lie, with a border, (h, w), 0..1."""
+    half = len(BROWS) // 2
+    hulls = (cv2.convexHull(landmarks[list(ids)])[:, 0] for ids in (BROWS[:half], BROWS[half:]))
+    left, right = (_fill(np.asarray(hull, np.float32), shape) for hull in hulls)
+    return _grown(np.maximum(left, right), BROW_EDGE * face_width(landmarks))
+
+
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
     """Find what of the new picture can be used: its face without hair that falls on it; (h, w), 0..1.
 
@@ -208,7 +218,8 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
         core: float32 (h, w), eyes, nose and mouth, which are always used.
     """
     width = face_width(landmarks)
-    above_brows = _step(_height(landmarks, face.shape, landmarks[list(BROWS)]), 0.0, 0.08)
+    height = _height(landmarks, face.shape, landmarks[list(BROWS)])
+    above_brows = _step(height, 0.0, 0.08)
     likely = _step(face, 0.4, 0.7)
     close, wide = (_inside(likely, edge * width) for edge in (HAIR_EDGE, HAIR_EDGE_ABOVE))
     own = np.maximum(close + above_brows * (wide - close), core)
@@ -216,7 +227,7 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
     strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
-    strands = _grown(strands, STRAND_REACH * width) * above_brows
+    strands = _grown(strands, STRAND_REACH * width) * _step(height, -0.03, 0.02)
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
@@ -275,7 +286,8 @@ def blend(
     face_chance = new[..., 3] / np.float32(255)
     mask = face_mask(placed, face_chance, points, forehead)
     own = np.maximum(_own_face(generated, face_chance, points, mask.core), 1 - mask.skin)
-    filled = segment.fill_face(generated, own * mask.skin * (mask.cover + 1e-3), FILL_SIGMA * width)
+    skin = own * mask.skin * (mask.cover + 1e-3) * (1 - _brows(points, own.shape))
+    filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
     generated += (1 - own)[..., None] * (filled - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)

@@ -174,6 +174,16 @@ def test_generated_hair_does_not_fall_on_a_bare_forehead(landmarks: Float) -> No
     assert result[82:100, 130:170].min() > 100, "a dark fringe on a bare forehead"
 
 
+def test_a_forehead_in_place_of_a_fringe_has_the_colour_of_the_face(landmarks: Float) -> None:
+    image = np.full((300, 300, 3), 150, np.uint8)
+    image[:88] = 30
+    new = np.full((300, 300, 4), (120, 120, 120, 255), np.uint8)
+    new[:104] = (15, 15, 15, 0)
+    result = put_on(image, landmarks, head_parts(hair=(0, 0, 300, 88)), new)
+    forehead, cheek = result[90:98, 130:170].mean(), result[170:190, 105:115].mean()
+    assert forehead == pytest.approx(cheek, abs=3), "the shade of the generated fringe"
+
+
 def test_hair_at_the_temples_fades_out_below_the_brows(landmarks: Float) -> None:
     image = noise(11)
     result = put_on(image, landmarks, head_parts(hair=(0, 0, 98, 300)))

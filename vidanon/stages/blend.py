@@ -40,7 +40,7 @@ TEMPLE = 0.5
 """So far below the brows, face widths, trust in hair on the rim ends; hair is kept where it is above .6."""
 SMALL_PX = 160
 """Longer side of the small copy."""
-STRAND_CONTRAST = (4.0, 12.0)
+STRAND_CONTRAST = (10.0, 24.0)
 """From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
 ISLAND = 0.08
 """Largest patch between strands, apart from the face, that is left out too, squared face widths."""
@@ -200,12 +200,13 @@ def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     return 1 - _step(_height(landmarks, shape, landmarks[list(BROWS)]), -0.1, 0.0)
 
 
-def _brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
-    """Return where the brows lie, with a border, (h, w), 0..1."""
+def _brows(landmarks: Float, shape: tuple[int, ...], edge: float = 0.0) -> Float:
+    """Return where the brows lie, with a border in face widths, (h, w), 0..1."""
     half = len(BROWS) // 2
     hulls = (cv2.convexHull(landmarks[list(ids)])[:, 0] for ids in (BROWS[:half], BROWS[half:]))
     left, right = (_fill(np.asarray(hull, np.float32), shape) for hull in hulls)
-    return _grown(np.maximum(left, right), BROW_EDGE * face_width(landmarks))
+    both = np.maximum(left, right)
+    return _grown(both, edge * face_width(landmarks)) if edge else both
 
 
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
@@ -227,7 +228,9 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
     strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
-    strands = _grown(strands, STRAND_REACH * width) * _step(height, -0.03, 0.02)
+    strands = (
+        _grown(strands, STRAND_REACH * width) * _step(height, 0.0, 0.03) * (1 - _brows(landmarks, face.shape))
+    )
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
@@ -285,9 +288,11 @@ def blend(
     placed = segment.place_parts(parts, crop_from_frame, small_from_frame.astype(np.float32), small)
     face_chance = new[..., 3] / np.float32(255)
     mask = face_mask(placed, face_chance, points, forehead)
-    own = np.maximum(_own_face(generated, face_chance, points, mask.core), 1 - mask.skin)
-    skin = own * mask.skin * (mask.cover + 1e-3) * (1 - _brows(points, own.shape))
+    usable = _own_face(generated, face_chance, points, mask.core)
+    # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
+    skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - _brows(points, usable.shape, BROW_EDGE))
     filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
+    own = np.maximum(usable, 1 - mask.skin)
     generated += (1 - own)[..., None] * (filled - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)

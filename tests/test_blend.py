@@ -121,6 +121,14 @@ def test_a_grey_video_stays_grey(landmarks: Float) -> None:
     assert spread[140:180, 130:170].max() <= 3
 
 
+def test_a_face_in_the_dark_does_not_shine(landmarks: Float) -> None:
+    image = noise(10) // 16
+    new = np.full((300, 300, 4), 60, np.uint8)
+    new[:, np.arange(300) // 20 % 2 == 1], new[..., 3] = 200, 255
+    result = put_on(image, landmarks, head_parts(), new)
+    assert result[140:180, 130:170].max() < 25
+
+
 def test_hair_of_the_source_stays_in_front_and_a_bare_forehead_is_covered(landmarks: Float) -> None:
     image, forehead = noise(6), (135, 68, 165, 76)
     bare = put_on(image, landmarks, head_parts())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vidanon.evaluate_mapper import Bench
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.keep import ANCESTRY, BEARD, FREE, missing
+from vidanon.identity.shade import brow_shade
 from vidanon.models.registry import ModelStore
 from vidanon.types import Float
 
@@ -71,6 +72,22 @@ def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
     assert abs(after[AGE] - wanted[AGE]) < abs(before[AGE] - wanted[AGE]) - 0.05
     assert abs(plain[AGE] - wanted[AGE]) > abs(after[AGE] - wanted[AGE]) + 0.02
     assert min(after[BEARD], plain[BEARD]) > before[BEARD] + 0.2
+
+
+def test_dark_brows_stay_dark(bench: Bench) -> None:
+    bank = load_bank()
+    adults = ~bank.child & (bank.glasses < 0.2)
+    dark, fair = (np.flatnonzero(adults & some) for some in (bank.brows < 0.5, bank.brows > 0.8))
+    subject = next(s for s in (bench.subject(bank.w[row]) for row in dark) if s is not None)
+    source = bench.source(subject)
+    stranger = int(fair[np.argmin(bank.embeddings[fair] @ source.embedding)])
+    aim = bench.keeper.aim(bank.code(stranger), source)
+    plain = bench.latent(aim.asked, subject)
+    before, after = (bench.see(bench.picture(w)) for w in (plain, plain + aim.shift))
+    assert before is not None
+    assert after is not None
+    shades = [brow_shade(seen.picture, seen.landmarks) for seen in (before, after)]
+    assert shades[1] < shades[0] - 0.04
 
 
 def test_nothing_is_kept_of_somebody_whose_face_was_never_seen(bench: Bench) -> None:

@@ -359,8 +359,10 @@ def _opened(source: Path, output: Path, memory: Memory) -> Iterator[tuple[Decode
     """Open both videos, and the earlier result if one is remembered."""
     from vidanon.stages.decode import Decoder
 
-    with Decoder(source) as first, Decoder(output) as second, ExitStack() as stack:
-        yield first, second, stack.enter_context(Decoder(memory.output)) if memory.output else None
+    paths = (source, output) if memory.output is None else (source, output, memory.output)
+    with ExitStack() as stack:
+        first, second, *earlier = (stack.enter_context(Decoder(path, exact=False)) for path in paths)
+        yield first, second, earlier[0] if earlier else None
 
 
 def _side_by_side(first: Decoder, second: Decoder, earlier: Decoder | None, tally: Tally) -> Iterator[Frames]:

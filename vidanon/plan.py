@@ -133,7 +133,7 @@ def look_at(
     """Find, track, link and describe everyone in a video; arguments and errors as of :func:`analyse`."""
     selection = parse_selection(settings.select)
     workers = settings.runtime.workers
-    with Decoder(source) as video, ThreadPoolExecutor(workers) as pool:
+    with Decoder(source, exact=False) as video, ThreadPoolExecutor(workers) as pool:
         watcher = _Watcher(settings, models, video.info)
         selection = watcher.with_persons(selection)
         groups = in_groups(video, settings.detect.every)

@@ -1,9 +1,10 @@
 """Speed of vidanon beside deface 1.5.0 (its default blur), and memory against the length of the clip.
 
-    python tests/bench/speed.py CLIP [CLIP ...] [--rounds 2] [--set audit.enabled=false]
+    python tests/bench/speed.py CLIP [CLIP ...] [--rounds 2] [--repeat 1] [--set audit.enabled=false]
     python tests/bench/speed.py CLIP --memory 10
 
 Both tools run in turn as whole processes (start-up included) on the same clip, so that other load meets both.
+``--repeat N`` plays the clip N times in a row, as models load and faces are chosen once for any length.
 The ratio of CPU seconds stands beside that of wall time: it hardly moves when the machine is busy.
 ``--memory N`` runs vidanon once on the clip and once on the clip N times in a row, and compares peak memory.
 """
@@ -91,14 +92,20 @@ def speed(clip: Path, folder: Path, rounds: int, options: list[str]) -> None:
         print(f"| {stage} | {seconds:.1f} | {seconds / frames * 1e3:.0f} |")
 
 
-def memory(clip: Path, folder: Path, times: int, options: list[str]) -> bool:
-    """Compare peak memory on the clip once and several times in a row; return whether it is bounded."""
+def repeated(clip: Path, folder: Path, times: int) -> Path:
+    """Return a file that plays a clip several times in a row, without sound."""
     import imageio_ffmpeg
 
-    long_clip = folder / f"long{clip.suffix}"
+    long_clip = folder / f"{clip.stem} x{times}{clip.suffix}"
     loop = ["-v", "error", "-stream_loop", str(times - 1), "-i", str(clip), "-map", "0:v:0", "-c", "copy"]
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *loop, str(long_clip)], check=True)
-    short, long = vidanon(clip, folder, options), vidanon(long_clip, folder, options)
+    return long_clip
+
+
+def memory(clip: Path, folder: Path, times: int, options: list[str]) -> bool:
+    """Compare peak memory on the clip once and several times in a row; return whether it is bounded."""
+    short = vidanon(clip, folder, options)
+    long = vidanon(repeated(clip, folder, times), folder, options)
     growth = long.peak_mb / short.peak_mb
     bounded = growth <= MAX_GROWTH and long.peak_mb <= MAX_PEAK_MB
     print(
@@ -114,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="play each clip N times in a row")
     parser.add_argument("--memory", type=int, default=0, metavar="N", help="compare with N times the length")
     parser.add_argument("--set", action="append", default=[], dest="options", metavar="SECTION.OPTION=VALUE")
     arguments = parser.parse_args()
@@ -123,6 +131,7 @@ def main() -> None:
             if arguments.memory:
                 passed &= memory(clip, Path(folder), arguments.memory, arguments.options)
             else:
+                clip = repeated(clip, Path(folder), arguments.repeat) if arguments.repeat > 1 else clip
                 speed(clip, Path(folder), arguments.rounds, arguments.options)
     sys.exit(0 if passed else 1)
 

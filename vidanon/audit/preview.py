@@ -17,8 +17,8 @@ import numpy as np
 from vidanon.geometry import apply
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
-from vidanon.identity.keep import chin_shade
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.shade import chin_shade
 from vidanon.identity.views import evenly, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8

@@ -76,6 +76,7 @@ class Bank:
         ancestry: float32 (n, 4), scores of :data:`ANCESTRIES`, 0..1.
         beard: float32 (n,), score of beard or moustache, 0..1.
         glasses: float32 (n,), score of glasses, 0..1.
+        brows: float32 (n,), :func:`vidanon.identity.shade.brow_shade` of the portrait.
         reader: float32 (385, 9), linear: embedding (128,), look of length 2 (256,) and 1 to female, age in
             centuries, child, the four ancestries, beard and glasses.
     """
@@ -89,6 +90,7 @@ class Bank:
     ancestry: Float
     beard: Float
     glasses: Float
+    brows: Float
     reader: Float
 
     def __len__(self) -> int:
@@ -150,16 +152,12 @@ class Bank:
     @cached_property
     def look_directions(self) -> Float:
         """The directions in which embeddings change with the labels: float32 (9, 128), orthonormal."""
-        return np.asarray(np.linalg.qr(self._slopes(self.embeddings).T)[0].T, np.float32)
+        return np.asarray(np.linalg.qr(_slopes(self.embeddings, self.labels).T)[0].T, np.float32)
 
     @cached_property
     def w_slopes(self) -> Float:
-        """How much w changes with each label while the others stay, float32 (9, 512)."""
-        return np.asarray(self._slopes(self.w), np.float32)
-
-    def _slopes(self, values: Float) -> npt.NDArray[np.float64]:
-        x, y = (z.astype(np.float64) - z.mean(axis=0) for z in (values, self.labels))
-        return np.asarray(np.linalg.lstsq(y, x, rcond=None)[0])
+        """How much w changes with each label, and last with the brows, while the others stay: (10, 512)."""
+        return np.asarray(_slopes(self.w, np.column_stack([self.labels, self.brows])), np.float32)
 
     @cached_property
     def _embedding_reader(self) -> tuple[Float, Float]:
@@ -169,6 +167,12 @@ class Bank:
         x = (self.embeddings - mean_x).astype(np.float64)
         weights = np.linalg.solve(x.T @ x + READER_RIDGE * np.eye(EMBEDDING_SIZE), x.T @ (labels - mean_y))
         return weights.astype(np.float32), (mean_y - mean_x @ weights).astype(np.float32)
+
+
+def _slopes(values: Float, labels: Float) -> npt.NDArray[np.float64]:
+    """Return how much values (n, k) change with each label (n, m) while the others stay, (m, k)."""
+    x, y = (z.astype(np.float64) - z.mean(axis=0) for z in (values, labels))
+    return np.asarray(np.linalg.lstsq(y, x, rcond=None)[0])
 
 
 @lru_cache(maxsize=2)

@@ -52,6 +52,8 @@ _YCC_FROM_RGB = np.array(
 """Luma and chroma of JPEG (BT.601), where gain on chroma changes saturation only."""
 _GAIN_LOW = np.array([0.75, 0.0, 0.0], np.float32)
 _GAIN_HIGH = np.array([1.25, 1.3, 1.3], np.float32)
+DARK = 2.0
+"""A source less than half as bright as the new face takes contrast away without the limit above."""
 
 
 def face_width(landmarks: Float) -> float:
@@ -178,7 +180,10 @@ def match_colour(
         share @ cv2.transform(x, np.column_stack([_YCC_FROM_RGB, -_YCC_FROM_RGB @ mean])).reshape(-1, 3) ** 2
         for x, mean in ((source, mean_s), (generated, mean_g))
     )
-    gain = np.clip(np.sqrt(var_s / (var_g + 1e-3)), _GAIN_LOW, _GAIN_HIGH)
+    # In the dark, contrasts are as small as the light: a face out of black is not to shine.
+    luma_s, luma_g = (float(_YCC_FROM_RGB[0] @ mean) for mean in (mean_s, mean_g))
+    low = _GAIN_LOW * min(1.0, DARK * luma_s / max(luma_g, 1.0))
+    gain = np.clip(np.sqrt(var_s / (var_g + 1e-3)), low, _GAIN_HIGH)
     matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
     base = mean_s - matrix @ mean_g
     residual = source - cv2.transform(generated, np.column_stack([matrix, base]))

@@ -38,8 +38,10 @@ COLLECT_EVERY_FRAMES = 16
 
 # FFmpeg "plays" text files as terminal art; nobody means that.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
-# swscale's fast path darkens luma by one level on the way to RGB and back; accurate rounding does not.
-_TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# swscale's fast path darkens luma by one level on the way to RGB and back; accurate rounding does not, but
+# takes five times as long.
+_FAST = Interpolation.BILINEAR
+_EXACT = _FAST | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # rgb48le overflows in swscale with these flags; the planar format does not.
 _DEEP = "gbrp16le"
 _SEEKABLE = {"mp4", "matroska"}
@@ -147,8 +149,13 @@ class Decoder:
         notes: what a reader of the result should know of the source, complete when all was read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, exact: bool = True) -> None:
         """Probe the file.
+
+        Args:
+            path: of the video.
+            exact: round colours exactly, for pictures that are written again; where they are only looked
+                at, it is not worth the time.
 
         Raises:
             InputError: as :func:`probe`.
@@ -158,7 +165,7 @@ class Decoder:
         self._damage = _Damage()
         self._missing = 0
         self._lost_s = 0.0
-        self._to_rgb = VideoReformatter()
+        self._to_rgb, self._rounding = VideoReformatter(), _EXACT if exact else _FAST
         self._stills = stills.is_stills(path)
         self._container: InputContainer | None = None
 
@@ -283,7 +290,7 @@ class Decoder:
         if turns % 2:
             width, height = height, width
         image = self._to_rgb.reformat(
-            picture, width=width, height=height, format=pixels, interpolation=_TO_RGB, threads=1
+            picture, width=width, height=height, format=pixels, interpolation=self._rounding, threads=1
         ).to_ndarray()
         if mirrored:
             image = image[:, ::-1]

@@ -1,0 +1,47 @@
+"""Skin that was filled in has the grain of the skin around it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from vidanon.stages.grain import skin_grain
+from vidanon.types import Float, UInt8
+
+SIZE = 200
+EVERYWHERE: Float = np.ones((SIZE, SIZE), np.float32)
+
+
+def crop_at(x: float, y: float) -> Float:
+    """Return pixels to the unit crop of a head of 180 px whose crop begins at a point."""
+    return np.array([[1 / 180, 0, -x / 180], [0, 1 / 180, -y / 180]], np.float32)
+
+
+def skin(spread: float) -> UInt8:
+    noise = 128 + spread * np.random.default_rng(3).standard_normal((SIZE, SIZE, 1))
+    grey = np.clip(noise, 0, 255).astype(np.uint8)
+    return np.concatenate([grey, grey, grey, np.full_like(grey, 255)], axis=2)
+
+
+def fine(grey: Float) -> float:
+    return float((grey - cv2.GaussianBlur(grey, (0, 0), 1.5)).std())
+
+
+@pytest.mark.parametrize("spread", [2.0, 6.0, 12.0])
+def test_grain_is_as_strong_as_that_of_the_skin(spread: float) -> None:
+    picture = skin(spread)
+    inside = skin_grain(picture, EVERYWHERE, crop_at(10, 10))[20:180, 20:180]
+    assert fine(inside) == pytest.approx(fine(picture[..., 0].astype(np.float32)), rel=0.5)
+    assert abs(float(inside.mean())) < 0.1 * spread
+
+
+def test_smooth_skin_gets_none() -> None:
+    assert not skin_grain(skin(0), EVERYWHERE, crop_at(10, 10)).any()
+
+
+def test_grain_moves_with_the_head_and_is_the_same_in_every_run() -> None:
+    picture = skin(6)
+    here, there, again = (skin_grain(picture, EVERYWHERE, crop_at(x, 8)) for x in (4, 12, 4))
+    assert (here == again).all()
+    np.testing.assert_allclose(here[20:160, 20:160], there[20:160, 28:168], atol=0.05)

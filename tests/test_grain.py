@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidanon.stages.grain import skin_grain
+from vidanon.stages.grain import add_grain
 from vidanon.types import Float, UInt8
 
 SIZE = 200
@@ -24,6 +24,13 @@ def skin(spread: float) -> UInt8:
     return np.concatenate([grey, grey, grey, np.full_like(grey, 255)], axis=2)
 
 
+def skin_grain(picture: UInt8, crop_from_view: Float) -> Float:
+    """Return what is added where all skin is filled in."""
+    result = np.zeros((SIZE, SIZE, 3), np.float32)
+    add_grain(result, picture, EVERYWHERE, EVERYWHERE, crop_from_view)
+    return np.asarray(result[..., 0])
+
+
 def fine(grey: Float) -> float:
     return float((grey - cv2.GaussianBlur(grey, (0, 0), 1.5)).std())
 
@@ -31,17 +38,26 @@ def fine(grey: Float) -> float:
 @pytest.mark.parametrize("spread", [2.0, 6.0, 12.0])
 def test_grain_is_as_strong_as_that_of_the_skin(spread: float) -> None:
     picture = skin(spread)
-    inside = skin_grain(picture, EVERYWHERE, crop_at(10, 10))[20:180, 20:180]
+    inside = skin_grain(picture, crop_at(10, 10))[20:180, 20:180]
     assert fine(inside) == pytest.approx(fine(picture[..., 0].astype(np.float32)), rel=0.5)
     assert abs(float(inside.mean())) < 0.1 * spread
 
 
 def test_smooth_skin_gets_none() -> None:
-    assert not skin_grain(skin(0), EVERYWHERE, crop_at(10, 10)).any()
+    assert not skin_grain(skin(0), crop_at(10, 10)).any()
+
+
+def test_skin_of_the_new_face_itself_stays_as_it_is() -> None:
+    left = EVERYWHERE.copy()
+    left[:, SIZE // 2 :] = 0
+    result = np.zeros((SIZE, SIZE, 3), np.float32)
+    add_grain(result, skin(6), EVERYWHERE, left, crop_at(10, 10))
+    assert result[:, : SIZE // 2].std() > 1
+    assert not result[:, SIZE // 2 :].any()
 
 
 def test_grain_moves_with_the_head_and_is_the_same_in_every_run() -> None:
     picture = skin(6)
-    here, there, again = (skin_grain(picture, EVERYWHERE, crop_at(x, 8)) for x in (4, 12, 4))
+    here, there, again = (skin_grain(picture, crop_at(x, 8)) for x in (4, 12, 4))
     assert (here == again).all()
     np.testing.assert_allclose(here[20:160, 20:160], there[20:160, 28:168], atol=0.05)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidanon.geometry import apply, compose, invert
 from vidanon.stages import segment, sharpness
-from vidanon.stages.grain import skin_grain
+from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.types import Float, UInt8
 
@@ -27,8 +27,6 @@ HAIR_EDGE, HAIR_EDGE_ABOVE = 0.04, 0.10
 """Border of generated hair that is left out with it, in face widths; strands reach far down the forehead."""
 BROW_EDGE = 0.03
 """Border of the brows, face widths, from which no colour is taken for the forehead."""
-GRAIN_FROM = 0.1
-"""Share of filled-in skin from which it gets grain."""
 FILL_SIGMA = 0.06
 """Blur of the skin that takes the place of generated hair, in face widths."""
 LIGHT_SIGMA = 0.16
@@ -316,12 +314,9 @@ def blend(
     sure = np.asarray(cv2.resize(mask.sure, full, interpolation=cv2.INTER_LINEAR), np.float32)
     low = cv2.resize(_below_brows(points, small[::-1]), full, interpolation=cv2.INTER_LINEAR)
     warped = sharpness.match_detail(warped, patch, sure, np.asarray(low, np.float32))
-    filled_in = 1 - kept[..., 0] - drawn[..., 0]
-    if float(filled_in.max()) > GRAIN_FROM:
-        view_from_frame = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
-        crop_from_view = compose(crop_from_frame, invert(view_from_frame))
-        grain = filled_in * skin_grain(warped, sure, crop_from_view)
-        added = cv2.add(added, cv2.merge([grain] * 3))
+    view_from_frame = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
+    crop_from_view = compose(crop_from_frame, invert(view_from_frame))
+    added = add_grain(np.asarray(added, np.float32), warped, sure, alpha * (1 - own), crop_from_view)
     matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
     face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
     patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

@@ -15,31 +15,52 @@ MEDIAN_TO_DEVIATION = 1.48
 """Of a normal distribution. The median leaves out the edges of eyes and mouth, which are no grain."""
 FINE_PX, COARSE_PX, COARSE_SHARE = 0.6, 1.2, 0.15
 """Blurs of the two parts of the texture, and how strong the second is: skin has pores and blotches."""
+LEAST_SHARE = 0.2
+"""Less filled-in skin than this needs none."""
 MOST_PX = 1024
 """Largest side of the texture, which lies over the whole crop."""
 
 
-def skin_grain(new: UInt8, skin: Float, crop_from_view: Float) -> Float:
-    """Draw grain as strong as that of the new face's skin, fixed to the head so that it does not boil.
+def add_grain(picture: Float, new: UInt8, skin: Float, filled: Float, crop_from_view: Float) -> Float:
+    """Add grain as strong as that of the new face's skin, fixed to the head so that it does not boil.
 
     Args:
+        picture: float32 (h, w, 3), changed in place.
         new: uint8 (h, w, 4), the new face in the frame's geometry.
         skin: float32 (h, w), where it shows skin.
+        filled: float32 (any, any), share of filled-in skin, 0..1; a smaller copy will do.
         crop_from_view: float32 (2, 3), pixels of the view to the unit crop.
 
     Returns:
-        float32 (h, w), grey levels to add.
+        The picture.
     """
-    grey = np.asarray(cv2.cvtColor(new[..., :3], cv2.COLOR_RGB2GRAY), np.float32)
-    fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin > 0.5]
-    level = MEDIAN_TO_DEVIATION * float(np.median(fine)) if len(fine) else 0.0
+    left, top, columns, rows = cv2.boundingRect((filled > LEAST_SHARE).astype(np.uint8))
+    if not columns:
+        return picture
+    scale = np.array(skin.shape[::-1]) / filled.shape[::-1]
+    x, y = np.floor(scale * (left, top)).astype(int).tolist()
+    width, height = np.ceil(scale * (columns, rows)).astype(int).tolist()
+    part = slice(y, y + height), slice(x, x + width)
+    height, width = skin[part].shape
+    share = cv2.resize(filled[top : top + rows, left : left + columns], (width, height))
     side_px = 1 / max(float(np.hypot(*crop_from_view[:, 0])), 1e-6)
     # About one pixel of texture per pixel of the view: finer, it would flicker where the head moves.
     texture = _texture(int(min(2 ** round(np.log2(max(side_px, 1))), MOST_PX)))
     view_from_texture = compose(invert(crop_from_view), invert(picture_from_unit(len(texture))))
-    size = new.shape[1], new.shape[0]
-    placed = cv2.warpAffine(texture, view_from_texture, size, flags=cv2.INTER_LINEAR)
-    return np.asarray(placed * np.float32(level), np.float32)
+    view_from_texture[:, 2] -= (x, y)
+    grain = cv2.warpAffine(texture, view_from_texture, (width, height), flags=cv2.INTER_LINEAR)
+    grain = cv2.multiply(grain, share, scale=_level(new, skin))
+    picture[part] = cv2.add(picture[part], cv2.merge([grain] * 3))
+    return picture
+
+
+def _level(new: UInt8, skin: Float) -> float:
+    """Return the deviation of the fine detail of skin in the middle of a face, grey levels."""
+    height, width = skin.shape
+    middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    grey = np.asarray(cv2.cvtColor(new[middle], cv2.COLOR_RGBA2GRAY), np.float32)
+    fine = (grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin[middle] > 0.5][::4]
+    return MEDIAN_TO_DEVIATION * float(np.median(np.abs(fine))) if len(fine) else 0.0
 
 
 @functools.lru_cache(maxsize=4)

@@ -152,8 +152,9 @@ def test_a_hand_in_front_of_the_face_stays(landmarks: Float) -> None:
         head_parts(background=(0, 0, 300, 300)),
         head_parts(occluder=(110, 130, 140, 150)),
         0.6 * head_parts(occluder=(0, 0, 300, 300)) + 0.4 * head_parts(),
+        head_parts(occluder=(0, 0, 300, 300), features=(100, 150, 200, 180)),
     ],
-    ids=["hair over the eyes", "a scarf over the eyes", "nothing seen", "an island", "not sure"],
+    ids=["hair over the eyes", "a scarf over the eyes", "nothing seen", "an island", "not sure", "eyes seen"],
 )
 def test_an_eye_of_the_source_never_reappears(landmarks: Float, parts: Float) -> None:
     image = noise(8)

@@ -141,7 +141,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     height = _height(landmarks, shape, landmarks[list(BROWS)])
     upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
-    keep = segment.in_front(parts, oval > 0.5, core, upper)
+    keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.seen_eyes(parts, landmarks)
     skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
     beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
     above = _fill(_outline(landmarks, GROW, up=forehead), shape) * skin

@@ -31,6 +31,10 @@ LIKELY, SURE = 0.6, 0.85
 """Hysteresis: something in front counts when it is sure somewhere and likely all over."""
 MIN_AREA = 0.004
 """Least area of something in front, as a share of the face."""
+CORE_REACH, EYE_REACH = 0.03, 0.25
+"""Borders of the middle of the face and of an eye, as shares of their widths."""
+SEEN = 0.2
+"""From this mean chance of features on, an eye counts as seen."""
 
 
 class PartReader:
@@ -105,11 +109,37 @@ def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, si
 
 def core_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     """Return the eyes, nose and mouth with what is between them, bool (h, w)."""
-    hull = cv2.convexHull(landmarks[[*EYES, *NOSE, *LIPS]].astype(np.float32))[:, 0]
+    return _hull(landmarks[[*EYES, *NOSE, *LIPS]], CORE_REACH, shape)
+
+
+def _hull(points: Float, reach: float, shape: tuple[int, ...]) -> Bool:
+    """Return what lies between some points, and around by a share of their width, bool (h, w)."""
+    hull = cv2.convexHull(points.astype(np.float32))[:, 0]
     mask = np.zeros(shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(hull * 16).astype(np.int32)], 1, shift=4)
-    reach = max(1, round(0.03 * float(np.ptp(hull[:, 0]))))
-    return np.asarray(cv2.dilate(mask, np.ones((2 * reach + 1,) * 2, np.uint8)) > 0)
+    reach_px = max(1, round(reach * float(np.ptp(hull[:, 0]))))
+    return np.asarray(cv2.dilate(mask, np.ones((2 * reach_px + 1,) * 2, np.uint8)) > 0)
+
+
+def seen_eyes(parts: Float, landmarks: Float) -> Bool:
+    """Find the eyes that the source shows, if only in part: nothing stays in front of them.
+
+    In hard light the shade of a brow looks like a hand, and what is kept would be the eye.
+
+    Args:
+        parts: float32 (h, w, 7), chances of the source.
+        landmarks: float32 (478, 2), pixels of the parts.
+
+    Returns:
+        bool (h, w), such eyes with their lids.
+    """
+    seen = np.zeros(parts.shape[:2], bool)
+    half = len(EYES) // 2
+    for ids in (EYES[:half], EYES[half:]):
+        eye = _hull(landmarks[list(ids)], EYE_REACH, parts.shape)
+        if eye.any() and parts[eye, FEATURES].mean() > SEEN:
+            seen |= eye
+    return seen
 
 
 def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:

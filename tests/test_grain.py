@@ -27,7 +27,7 @@ def skin(spread: float) -> UInt8:
 def skin_grain(picture: UInt8, crop_from_view: Float) -> Float:
     """Return what is added where all skin is filled in."""
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    add_grain(result, picture, EVERYWHERE, EVERYWHERE, crop_from_view)
+    add_grain(result, (picture,), EVERYWHERE, EVERYWHERE, crop_from_view)
     return np.asarray(result[..., 0])
 
 
@@ -47,11 +47,18 @@ def test_smooth_skin_gets_none() -> None:
     assert not skin_grain(skin(0), crop_at(10, 10)).any()
 
 
+def test_a_smooth_video_stays_smooth() -> None:
+    result = np.zeros((SIZE, SIZE, 3), np.float32)
+    views = skin(9), skin(2)[..., :3]
+    add_grain(result, views, EVERYWHERE, EVERYWHERE, crop_at(10, 10))
+    assert fine(result[20:180, 20:180, 0]) < 3
+
+
 def test_skin_of_the_new_face_itself_stays_as_it_is() -> None:
     left = EVERYWHERE.copy()
     left[:, SIZE // 2 :] = 0
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    add_grain(result, skin(6), EVERYWHERE, left, crop_at(10, 10))
+    add_grain(result, (skin(6),), EVERYWHERE, left, crop_at(10, 10))
     assert result[:, : SIZE // 2].std() > 1
     assert not result[:, SIZE // 2 :].any()
 

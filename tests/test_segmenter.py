@@ -77,6 +77,21 @@ def test_things_in_front_are_found_and_a_bare_face_has_none(pictures: UInt8) -> 
     assert both / either > 0.5
 
 
+@pytest.mark.parametrize("side", [0.378, 0.62])
+def test_eyes_in_the_shade_are_no_hands(pictures: UInt8, side: float) -> None:
+    rows, columns = np.mgrid[0:CROP_PX, 0:CROP_PX] / np.float32(CROP_PX)
+    hollow = np.exp(-(((columns - 0.378) / 0.12) ** 2) - ((rows - 0.46) / 0.07) ** 2)
+    hollow += np.exp(-(((columns - 0.62) / 0.12) ** 2) - ((rows - 0.46) / 0.07) ** 2)
+    sunlit = 1 / (1 + np.exp((columns + 0.3 * rows - side - 0.2) / 0.01))
+    light = (1 - 0.55 * hollow) * (0.7 + 0.5 * sunlit)
+    for contrast in (1.0, 0.6, 0.4):
+        lit = 110 + contrast * (pictures * light[..., None] - 110)
+        poor = np.stack([cv2.GaussianBlur(x, (0, 0), 1.0) for x in np.clip(lit, 0, 255).astype(np.uint8)])
+        for x in (0.378, 0.62):
+            hidden = at(read(poor), x, 0.475, (Part.OCCLUDER,))
+            assert hidden.mean() < 0.1, (contrast, x)
+
+
 def test_the_pipeline_reads_what_the_network_says(pictures: UInt8) -> None:
     reader = PartReader(ModelStore(), "cpu", 1)
     chances = reader.picture(pictures[0])

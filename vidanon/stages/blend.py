@@ -141,7 +141,8 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     height = _height(landmarks, shape, landmarks[list(BROWS)])
     upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
-    keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.seen_eyes(parts, landmarks)
+    # Never in front of the eyes: in hard light the shade of a brow looks like a hand.
+    keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.eye_mask(landmarks, shape)
     skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
     beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
     above = _fill(_outline(landmarks, GROW, up=forehead), shape) * skin
@@ -316,7 +317,7 @@ def blend(
     warped = sharpness.match_detail(warped, patch, sure, np.asarray(low, np.float32))
     view_from_frame = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
     crop_from_view = compose(crop_from_frame, invert(view_from_frame))
-    added = add_grain(np.asarray(added, np.float32), warped, sure, alpha * (1 - own), crop_from_view)
+    added = add_grain(np.asarray(added, np.float32), (warped, patch), sure, alpha * (1 - own), crop_from_view)
     matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
     face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
     patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

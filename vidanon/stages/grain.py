@@ -21,13 +21,15 @@ MOST_PX = 1024
 """Largest side of the texture, which lies over the whole crop."""
 
 
-def add_grain(picture: Float, new: UInt8, skin: Float, filled: Float, crop_from_view: Float) -> Float:
-    """Add grain as strong as that of the new face's skin, fixed to the head so that it does not boil.
+def add_grain(
+    picture: Float, views: tuple[UInt8, ...], skin: Float, filled: Float, crop_from_view: Float
+) -> Float:
+    """Add grain as strong as that of the smoothest skin shown, fixed to the head so that it does not boil.
 
     Args:
         picture: float32 (h, w, 3), changed in place.
-        new: uint8 (h, w, 4), the new face in the frame's geometry.
-        skin: float32 (h, w), where it shows skin.
+        views: uint8 (h, w, 3 or 4), the new face in the frame's geometry, and the source.
+        skin: float32 (h, w), where they show skin.
         filled: float32 (any, any), share of filled-in skin, 0..1; a smaller copy will do.
         crop_from_view: float32 (2, 3), pixels of the view to the unit crop.
 
@@ -49,16 +51,16 @@ def add_grain(picture: Float, new: UInt8, skin: Float, filled: Float, crop_from_
     view_from_texture = compose(invert(crop_from_view), invert(picture_from_unit(len(texture))))
     view_from_texture[:, 2] -= (x, y)
     grain = cv2.warpAffine(texture, view_from_texture, (width, height), flags=cv2.INTER_LINEAR)
-    grain = cv2.multiply(grain, share, scale=_level(new, skin))
+    grain = cv2.multiply(grain, share, scale=min(_level(view, skin) for view in views))
     picture[part] = cv2.add(picture[part], cv2.merge([grain] * 3))
     return picture
 
 
-def _level(new: UInt8, skin: Float) -> float:
+def _level(view: UInt8, skin: Float) -> float:
     """Return the deviation of the fine detail of skin in the middle of a face, grey levels."""
     height, width = skin.shape
     middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
-    grey = np.asarray(cv2.cvtColor(new[middle], cv2.COLOR_RGBA2GRAY), np.float32)
+    grey = np.asarray(cv2.cvtColor(view[middle][..., :3], cv2.COLOR_RGB2GRAY), np.float32)
     fine = (grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin[middle] > 0.5][::4]
     return MEDIAN_TO_DEVIATION * float(np.median(np.abs(fine))) if len(fine) else 0.0
 

@@ -33,8 +33,6 @@ MIN_AREA = 0.004
 """Least area of something in front, as a share of the face."""
 CORE_REACH, EYE_REACH = 0.03, 0.25
 """Borders of the middle of the face and of an eye, as shares of their widths."""
-SEEN = 0.2
-"""From this mean chance of features on, an eye counts as seen."""
 
 
 class PartReader:
@@ -121,25 +119,11 @@ def _hull(points: Float, reach: float, shape: tuple[int, ...]) -> Bool:
     return np.asarray(cv2.dilate(mask, np.ones((2 * reach_px + 1,) * 2, np.uint8)) > 0)
 
 
-def seen_eyes(parts: Float, landmarks: Float) -> Bool:
-    """Find the eyes that the source shows, if only in part: nothing stays in front of them.
-
-    In hard light the shade of a brow looks like a hand, and what is kept would be the eye.
-
-    Args:
-        parts: float32 (h, w, 7), chances of the source.
-        landmarks: float32 (478, 2), pixels of the parts.
-
-    Returns:
-        bool (h, w), such eyes with their lids.
-    """
-    seen = np.zeros(parts.shape[:2], bool)
+def eye_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
+    """Return the eyes with their lids, bool (h, w)."""
     half = len(EYES) // 2
-    for ids in (EYES[:half], EYES[half:]):
-        eye = _hull(landmarks[list(ids)], EYE_REACH, parts.shape)
-        if eye.any() and parts[eye, FEATURES].mean() > SEEN:
-            seen |= eye
-    return seen
+    left, right = (_hull(landmarks[list(ids)], EYE_REACH, shape) for ids in (EYES[:half], EYES[half:]))
+    return np.asarray(left | right)
 
 
 def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:

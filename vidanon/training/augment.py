@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from vidanon.geometry import compose, invert, picture_from_unit, unit_crop_from_frame
+from vidanon.stages.mesh import BROWS, EYES, LIPS, NOSE
 from vidanon.stages.synthesize import as_input
 from vidanon.training.data import CROP_PX
 from vidanon.types import Float, UInt8
@@ -94,6 +95,78 @@ def spoil(image: UInt8, random: np.random.Generator) -> UInt8:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 90))]
         image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR), np.uint8)
     return image
+
+
+def relit(image: UInt8, landmarks: Float, random: np.random.Generator) -> UInt8:
+    """Light a portrait as rooms do: unevenly, from above so that the eyes lie in shade, or flatly.
+
+    Generated faces are lit as for a photograph; a webcam under a ceiling lamp leaves hollows for eyes.
+
+    Args:
+        image: uint8 RGB (128, 128, 3).
+        landmarks: float32 (478, 2), unit crop.
+        random: decides whether, how and how much.
+    """
+    points = landmarks * np.float32(CROP_PX) - 0.5
+    x = image.astype(np.float32)
+    if random.random() < 0.4:  # noise reduction takes the features' edges
+        soft = cv2.GaussianBlur(x, (0, 0), random.uniform(1.0, 2.5))
+        share = _hull((*EYES, *BROWS, *NOSE, *LIPS), points, 4.0)[..., None] * np.float32(random.random())
+        x += share * (soft - x)
+    exposure = np.zeros((CROP_PX, CROP_PX), np.float32)
+    if random.random() < 0.6:
+        cells = int(random.integers(2, 6))
+        coarse = random.normal(0, random.uniform(0.1, 0.5), (cells, cells)).astype(np.float32)
+        exposure += cv2.resize(coarse, exposure.shape, interpolation=cv2.INTER_CUBIC)
+    if random.random() < 0.4:
+        exposure += np.float32(random.uniform(-0.9, 0.5)) * _stripe(points.mean(0), random)
+    if random.random() < 0.5:
+        depth = random.uniform(0.1, 0.9)
+        for ids in (EYES[: len(EYES) // 2], EYES[len(EYES) // 2 :]):
+            middle = points[list(ids)].mean(0) + random.normal(0, 2, 2)
+            shade = _blob(middle, random.uniform(11, 22), random.uniform(6, 14))
+            exposure -= np.float32(depth * random.uniform(0.6, 1.0)) * shade
+        for ids, most in (((2, 98, 327), 0.6), ((17, 18, 200), 0.4)):  # under the nose, under the lip
+            shade = _blob(points[list(ids)].mean(0), random.uniform(6, 14), random.uniform(3, 6))
+            exposure -= np.float32(depth * random.uniform(0, most)) * shade
+    x *= np.exp(exposure)[..., None]
+    return np.asarray(np.clip(x, 0, 255), np.uint8)
+
+
+def hazed(image: UInt8, random: np.random.Generator) -> UInt8:
+    """Change contrast, and now and then sharpen as cameras do; uint8 RGB (128, 128, 3)."""
+    x = image.astype(np.float32)
+    if random.random() < 0.5:
+        middle = x.mean((0, 1)) if random.random() < 0.5 else np.float32(random.uniform(0, 255))
+        x = middle + (x - middle) * np.float32(random.uniform(0.4, 1.3))
+    if random.random() < 0.25:
+        x += np.float32(random.uniform(0.3, 1.5)) * (x - cv2.GaussianBlur(x, (0, 0), random.uniform(0.8, 2)))
+    return np.asarray(np.clip(x, 0, 255), np.uint8)
+
+
+def _hull(ids: tuple[int, ...], points: Float, edge_px: float) -> Float:
+    """Return what lies between some landmarks, with a soft border, float32 (128, 128), 0..1."""
+    mask = np.zeros((CROP_PX, CROP_PX), np.float32)
+    cv2.fillConvexPoly(mask, np.round(cv2.convexHull(points[list(ids)])).astype(np.int32), 1.0)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), edge_px), np.float32)
+
+
+def _stripe(middle: Float, random: np.random.Generator) -> Float:
+    """Return a stripe across a face, as a window or a blind casts light and shadow; (128, 128), 0..1."""
+    angle, width_px = random.uniform(0, np.pi), random.uniform(6, 60)
+    across = np.array([np.cos(angle), np.sin(angle)]) * random.normal(0, 25)
+    along = np.array([-np.sin(angle), np.cos(angle)]) * 3 * CROP_PX
+    mask = np.zeros((CROP_PX, CROP_PX), np.float32)
+    start, end = (tuple(np.round(middle + across + side * along).astype(int).tolist()) for side in (-1, 1))
+    cv2.line(mask, start, end, 1.0, round(width_px))
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), random.uniform(0.7, 8)), np.float32)
+
+
+def _blob(middle: Float, across_px: float, down_px: float) -> Float:
+    """Return a Gaussian bump, float32 (128, 128), 0..1."""
+    rows, columns = np.mgrid[0:CROP_PX, 0:CROP_PX].astype(np.float32)
+    squared = ((columns - middle[0]) / across_px) ** 2 + ((rows - middle[1]) / down_px) ** 2
+    return np.asarray(np.exp(-squared / 2), np.float32)
 
 
 def _occlude(image: UInt8, random: np.random.Generator) -> UInt8:

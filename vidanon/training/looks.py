@@ -35,6 +35,7 @@ from vidanon.networks.look_reader import CROP_PX, FEATURE_SIZE, LookNet
 from vidanon.stages.synthesize import as_input
 from vidanon.stages.workers import ordered_map
 from vidanon.training.augment import degrade, moved
+from vidanon.training.averages import follow
 from vidanon.training.data import FaceReader, LatentSource, load_samples
 from vidanon.training.faceres import FEATURES, FaceRes
 from vidanon.training.photographs import Photographs, read_photographs
@@ -245,11 +246,7 @@ class Trainer:
         self.optimiser.step()
         self.schedule.step()
         self.step += 1
-        keep = min(KEEP, self.step / (self.step + 10))
-        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
-        for ours, theirs in pairs:
-            if ours.is_floating_point():
-                ours.lerp_(theirs, 1 - keep)
+        follow(self.average, self.module, self.step, KEEP)
         return float(loss.detach())
 
     def save(self, out: Path) -> None:

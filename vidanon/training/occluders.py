@@ -134,6 +134,12 @@ def _upright_hand(random: np.random.Generator) -> tuple[Float, Float]:
             end = _beyond(root, angle, length * _PALM_PX)
             _capsule(shape, shade, root, end, 0.28 * _PALM_PX)
             root, angle = end, angle - side * random.uniform(0, 0.5)
+    if random.random() < 0.25:  # the hollow of a loose fist
+        hollow = np.ones_like(shade)
+        middle = tuple(np.round(_on_palm(*random.normal(0, 0.2, 2))).astype(int).tolist())
+        axes = tuple(np.round(random.uniform(0.08, 0.25, 2) * _PALM_PX).astype(int).tolist())
+        cv2.ellipse(hollow, middle, axes, random.uniform(0, 180), 0, 360, random.uniform(0, 0.5), -1)
+        shade *= cv2.GaussianBlur(hollow, (0, 0), random.uniform(1, 3))
     # Skin is shaded less than a stick, and softly.
     shade = 1 - random.uniform(0.3, 0.9) * (1 - cv2.GaussianBlur(shade, (0, 0), random.uniform(0.7, 2)))
     return shape, np.asarray(shade, np.float32)

@@ -26,7 +26,8 @@ from vidanon.models.registry import ModelStore
 from vidanon.networks.generator import load_generator
 from vidanon.networks.runtime import network_from_module
 from vidanon.networks.segmenter import CROP_PX, MAP_PX, Part, Segmenter
-from vidanon.training.augment import moved, spoil
+from vidanon.training.augment import hazed, moved, relit, spoil
+from vidanon.training.averages import follow
 from vidanon.training.config import DataConfig
 from vidanon.training.data import Samples, load_samples
 from vidanon.training.occluders import add_occluder
@@ -38,8 +39,10 @@ CLUSTER_SAMPLES = 60
 HELD_OUT = 64
 _BATCH = 16
 _RATE = 3e-3
-_WEIGHTS = (1.0, 1.0, 1.5, 1.2, 2.0, 1.0, 1.5)
-"""Weight of each part in the loss: small parts count more."""
+_KEEP = 0.99
+"""Share of the moving average that a step leaves."""
+_WEIGHTS = (1.0, 1.0, 2.5, 1.2, 2.0, 1.0, 1.5)
+"""Weight of each part in the loss: small parts count more, and an eye is never to be taken for a hand."""
 _OCCLUDED = 0.55
 """Share of the training pictures with something in front of the face."""
 _SAVE_EVERY_S = 60.0
@@ -48,10 +51,21 @@ _CHUNK = 32
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Generated pictures, uint8 RGB (n, 128, 128, 3), and their labels, uint8 (n, 128, 128)."""
+    """Generated pictures, what their pixels show, and where their faces are.
+
+    Attributes:
+        pictures: uint8 RGB (n, 128, 128, 3).
+        labels: uint8 (n, 128, 128).
+        landmarks: float32 (n, 478, 2), unit crop.
+    """
 
     pictures: UInt8
     labels: UInt8
+    landmarks: Float
+
+    def take(self, rows: slice) -> Labelled:
+        """Return some rows."""
+        return Labelled(self.pictures[rows], self.labels[rows], self.landmarks[rows])
 
 
 def make_labels(samples: Samples, models: ModelStore, run: Path, seed: int) -> Labelled:
@@ -69,7 +83,7 @@ def make_labels(samples: Samples, models: ModelStore, run: Path, seed: int) -> L
     click.echo("clusters: " + ", ".join(f"{k} {name.name.lower()}" for k, name in enumerate(names)))
     rows = zip(maps, samples.pictures, samples.landmarks, strict=True)
     labels = [label_picture(found, names, *rest) for found, *rest in tqdm(rows, "labels", len(maps))]
-    return Labelled(samples.pictures, np.stack(labels))
+    return Labelled(samples.pictures, np.stack(labels), samples.landmarks)
 
 
 def _cluster_maps(latents: Float, models: ModelStore, run: Path, seed: int) -> UInt8:
@@ -97,23 +111,24 @@ def _cluster_maps(latents: Float, models: ModelStore, run: Path, seed: int) -> U
 
 
 def view(data: Labelled, row: int, random: np.random.Generator) -> tuple[UInt8, Float]:
-    """Make a training example of a picture: something in front, moved, mirrored, spoilt.
+    """Make a training example of a picture: lit anew, something in front, moved, mirrored, spoilt.
 
     Returns:
         uint8 RGB (128, 128, 3) and the share of each part per cell, float32 (7, 64, 64).
     """
-    picture, labels = data.pictures[row], data.labels[row]
+    picture = relit(data.pictures[row], data.landmarks[row], random)
+    labels = data.labels[row]
     if random.random() < _OCCLUDED:
         other = int(random.integers(len(data.pictures)))
         for _ in range(1 + (random.random() < 0.25)):
             picture, labels = add_occluder(picture, labels, data.pictures[other], data.labels[other], random)
     matrix = moved(random, (0, 0.1), 0.12, 0.04)
     border = int(random.choice((cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)))
-    picture, labels = (
-        cv2.warpAffine(x, matrix, (CROP_PX, CROP_PX), flags=flags, borderMode=border)
+    seen, shown = (
+        np.asarray(cv2.warpAffine(x, matrix, (CROP_PX, CROP_PX), flags=flags, borderMode=border), np.uint8)
         for x, flags in ((picture, cv2.INTER_LINEAR), (labels, cv2.INTER_NEAREST))
     )
-    return spoil(np.asarray(picture, np.uint8), random), shares(np.asarray(labels, np.uint8))
+    return spoil(hazed(seen, random), random), shares(shown)
 
 
 def shares(labels: UInt8) -> Float:
@@ -188,13 +203,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.step += 1
-        keep = min(0.99, self.step / (self.step + 10))
-        with torch.no_grad():
-            for ours, theirs in zip(
-                self.average.state_dict().values(), self.module.state_dict().values(), strict=True
-            ):
-                if ours.is_floating_point():
-                    ours.lerp_(theirs, 1 - keep)
+        follow(self.average, self.module, self.step, _KEEP)
         return float(loss.detach())
 
     def save(self, out: Path) -> None:
@@ -254,8 +263,7 @@ def main(minutes: float, out: Path, data: Path, count: int, seed: int, run: Path
     torch.set_num_threads(1)
     samples = load_samples(data, math.ceil(count / DataConfig().shard)).take(slice(0, count))
     labelled = make_labels(samples, ModelStore(), run, seed)
-    held_out = Labelled(labelled.pictures[:HELD_OUT], labelled.labels[:HELD_OUT])
-    used = Labelled(labelled.pictures[HELD_OUT:], labelled.labels[HELD_OUT:])
+    held_out, used = labelled.take(slice(0, HELD_OUT)), labelled.take(slice(HELD_OUT, None))
     trainer = Trainer(seed, run / "checkpoint.pt")
     last, saved = time.process_time(), time.monotonic()
     with tqdm(total=round(minutes * 60), unit="s", mininterval=5) as bar:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from vidanon.audit import loop
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
-from vidanon.audit.remedy import obscured, remedy
+from vidanon.audit.remedy import obscured, remedy, without_hands
 from vidanon.audit.report import report_record, write_report
 from vidanon.audit.sampling import closer_frames, sampled_frames
 from vidanon.audit.stability import flicker
@@ -263,8 +263,8 @@ class _Studio:
     ("safe", "rounds", "drawn", "passed"),
     [
         ("first 0", 3, 1, True),
-        ("spare 0 0", 3, 2, True),
-        ("spare 1 0", 5, 3, True),
+        ("spare 0 0", 4, 3, True),
+        ("spare 1 0", 5, 4, True),
         ("nobody", 3, 3, True),
         ("nobody", 1, 2, True),
         ("nobody", 0, 1, False),
@@ -284,6 +284,19 @@ def test_the_loop_ends(
     assert list(tmp_path.iterdir()) == [target]
     assert result.seconds["generate"] == drawn
     assert bool(hidden_frames(result.plan.tracks[0])) is (safe == "nobody" and passed)
+
+
+def test_hands_are_covered_before_a_face_is_obscured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    studio = _Studio(monkeypatch, "nobody")
+    settings = load_settings(None, ["audit.rounds=3"])
+    target = tmp_path / "b.mp4"
+    loop.render_until_safe(Path("a"), make_plan(make_track()), target, settings, ModelStore())
+    _, covered, obscured = (plan.tracks[0] for plan in studio.drawn)
+    assert covered.covered is not None
+    assert covered.covered[10] and not covered.covered.all() and not hidden_frames(covered)
+    assert 10 in hidden_frames(obscured)
+    assert without_hands(studio.drawn[1], make_audit({0: [10]})) == {}, "tried in vain"
+    assert without_hands(studio.drawn[1], make_audit({0: [20]})).keys() == {0}
 
 
 def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

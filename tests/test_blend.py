@@ -145,6 +145,14 @@ def test_a_hand_in_front_of_the_face_stays(landmarks: Float) -> None:
     assert share_kept(image, result, (115, 130, 140, 160)) < 0.05, "the rest of the face is covered"
 
 
+def test_a_hand_that_gives_somebody_away_is_covered(landmarks: Float) -> None:
+    image, hand, fringe = noise(7), (158, 178, 185, 205), (135, 68, 165, 76)
+    parts = head_parts(occluder=(150, 170, 300, 230), hair=(0, 0, 300, 110))
+    result = put_on(image, landmarks, segment.nothing_in_front(parts))
+    assert share_kept(image, result, hand) < 0.05
+    assert share_kept(image, result, fringe) > 0.95, "hair stays"
+
+
 @pytest.mark.parametrize(
     "parts",
     [

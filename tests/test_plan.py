@@ -35,6 +35,7 @@ def a_plan(n=4):
         landmarks=landmarks,
         blendshapes=np.zeros((n, 52), np.float32),
         crop_from_frame=np.zeros((n, 2, 3), np.float32),
+        covered=np.arange(n) == 2,
     )
     info = VideoInfo(Path("a.mp4"), 64, 48, Fraction(1, 90000), Fraction(30000, 1001), 8, 0, "h264", 8, 1)
     vector = np.eye(128, dtype=np.float32)[5]

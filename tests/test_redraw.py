@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +14,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_audit import code, make_plan, make_track
 
-from vidanon.audit.remedy import obscured
+from vidanon.audit.remedy import covered, obscured
 from vidanon.models.registry import ModelStore
 from vidanon.redraw import Drawn, changed_frames, redraw
 from vidanon.renderer import CONTEXT_FRAMES, render
 from vidanon.settings import EncodeSettings, RuntimeSettings, Settings
 from vidanon.stages.decode import Decoder, key_pictures
 from vidanon.stages.encode import Encoder
-from vidanon.types import Plan
+from vidanon.types import Plan, Track
 
 SETTINGS = Settings(runtime=RuntimeSettings(workers=2), encode=EncodeSettings(crf=10))
 FRAMES, GROUP = 90, 30
 
 
+@pytest.mark.parametrize("hidden", [obscured, covered])
 @given(start=st.integers(0, 60), first=st.integers(0, 60), length=st.integers(1, 20))
-def test_what_changes_in_single_frames(start: int, first: int, length: int) -> None:
+def test_what_changes_in_single_frames(
+    hidden: Callable[[Track, range], Track], start: int, first: int, length: int
+) -> None:
     track = make_track(start=start, count=30)
     before = replace(make_plan(track), frames=FRAMES)
-    after = replace(before, tracks=(obscured(track, range(first, first + length)),))
+    after = replace(before, tracks=(hidden(track, range(first, first + length)),))
     changed = set(range(max(first, start), min(first + length, start + 30)))
     reach = range(-CONTEXT_FRAMES, CONTEXT_FRAMES + 1)
     assert changed_frames(before, after) == {f + n for f in changed for n in reach} & set(range(FRAMES))

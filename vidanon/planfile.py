@@ -112,6 +112,8 @@ def _unpack(text: str, kind: str, shape: tuple[int, ...]) -> Any:
 
 def _track_record(track: Track) -> dict[str, Any]:
     arrays = {name: _pack(getattr(track, name), kind) for name, (kind, _) in TRACK_FIELDS.items()}
+    if track.covered is not None:
+        arrays["covered"] = _pack(track.covered, "<u1")
     return {"id": track.id, "person": track.person, "start": track.start, "length": len(track), **arrays}
 
 
@@ -167,7 +169,8 @@ def _track_from(item: dict[str, Any], frames: int) -> Track:
     arrays = {name: _unpack(item[name], kind, (length, *rest)) for name, (kind, rest) in TRACK_FIELDS.items()}
     _check(bool(np.isfinite(arrays["boxes"]).all()), f"track {number} has a box that is not finite")
     _check(int(arrays["origin"].max()) <= max(Origin), f"track {number} has an unknown origin")
-    return Track(id=number, person=int(item["person"]), start=start, **arrays)
+    covered = _unpack(item["covered"], "<u1", (length,)).astype(bool) if "covered" in item else None
+    return Track(id=number, person=int(item["person"]), start=start, covered=covered, **arrays)
 
 
 def _identity_from(item: dict[str, Any]) -> IdentityCode:

@@ -164,7 +164,8 @@ def redraw(
 
 def drawn_from(track: Track) -> tuple[Float, ...]:
     """Return what of a track decides, frame by frame, how it is drawn; so do its size and its new face."""
-    return track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame
+    covered = np.zeros(len(track), np.float32) if track.covered is None else track.covered.astype(np.float32)
+    return track.boxes, track.landmarks, track.blendshapes, track.crop_from_frame, covered
 
 
 def changed_frames(before: Plan, after: Plan, exit_px: int = 0) -> set[int]:

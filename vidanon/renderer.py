@@ -349,9 +349,11 @@ class Renderer:
             return False
         target = warp.target_landmarks(face.landmarks, source)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
-        crop_from_frame = face.track.crop_from_frame[face.offset]
+        crop_from_frame, covered = face.track.crop_from_frame[face.offset], face.track.covered
+        bare = covered is not None and covered[face.offset]
+        parts = segment.nothing_in_front(face.parts) if bare else face.parts
         blend.blend(
-            image, warped, source, region, options.mask_forehead, options.feather, face.parts, crop_from_frame
+            image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )
         return True
 

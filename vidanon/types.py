@@ -124,6 +124,8 @@ class Track:
         blendshapes: float32 (n, 52), NaN where none were found.
         crop_from_frame: float32 (n, 2, 3): frame pixels to the FFHQ-aligned unit crop ([0, 1] x [0, 1]),
             smoothed; NaN where there are no landmarks.
+        covered: bool (n,), whether the new face is drawn over hands and other things in front as well; None:
+            nowhere.
     """
 
     id: int
@@ -135,6 +137,7 @@ class Track:
     landmarks: Float
     blendshapes: Float
     crop_from_frame: Float
+    covered: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vidanon.audit.judge import audit
 from vidanon.audit.preview import prefer_where_it_failed
 from vidanon.audit.record import UNCOVERED, Audit
-from vidanon.audit.remedy import remedy
+from vidanon.audit.remedy import remedy, without_hands
 from vidanon.stages.workers import release_memory
 from vidanon.tally import Memory
 from vidanon.types import Plan
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vidanon.settings import Settings
 
 OTHER_FACES = 2
-"""So often another face is tried."""
+"""So often another face is tried, after hands were covered."""
 Progress = Callable[[str, int, int], None]
 Draw = Callable[
     ["Path", "Plan", "Path", "Settings", "ModelStore", Callable[[int, int], None] | None], "RenderSummary"
@@ -155,16 +155,19 @@ class _Rounds:
         return found
 
     def _better(self, plan: Plan, found: Audit, number: int) -> Plan | None:
-        """Return what to try after a result that did not pass: other faces first, then masks."""
+        """Return what to try after a result that did not pass: hands covered, other faces, then masks."""
         last = self.settings.audit.rounds
         if number == last:
             return None
-        late = number >= OTHER_FACES or number + 2 >= last
-        if not late:
+        late = number > OTHER_FACES or number + 2 >= last
+        covering = without_hands(plan, found) if number + 1 < last else {}
+        waiting = {track.person for track in covering.values()}
+        failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
+        if failed and not late:
             started = time.monotonic()
-            plan = prefer_where_it_failed(self.source, plan, _recognised(found), self.settings, self.models)
+            plan = prefer_where_it_failed(self.source, plan, failed, self.settings, self.models)
             self.seconds["choose"] += time.monotonic() - started
-        better = remedy(plan, found, obscure_only=late, earlier=self.tried)
+        better = remedy(plan, found, obscure_only=late, earlier=self.tried, covering=covering)
         self.tried.append((plan, found))
         return better
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,11 @@ _SAME_IOU = 0.8
 
 
 def remedy(
-    plan: Plan, audit: Audit, obscure_only: bool, earlier: Sequence[tuple[Plan, Audit]] = ()
+    plan: Plan,
+    audit: Audit,
+    obscure_only: bool,
+    earlier: Sequence[tuple[Plan, Audit]] = (),
+    covering: Mapping[int, Track] | None = None,
 ) -> Plan | None:
     """Return the plan to render next, or None where nothing more can be done.
 
@@ -35,7 +39,9 @@ def remedy(
         audit: what was found; it did not pass.
         obscure_only: try no further faces.
         earlier: what was tried before, and what was found then.
+        covering: tracks of :func:`without_hands` to be tried first; who is in them keeps the present face.
     """
+    covering = covering or {}
     failing = {result.track: result for result in audit.tracks if result.failing and result.track >= 0}
     left = {
         frame: [*audit.leaks.get(frame, ()), *audit.beside.get(frame, ())]
@@ -46,6 +52,7 @@ def remedy(
     tracks, changed = [], False
     settled: dict[int, dict[int, TrackAudit]] = {}
     recognised = {t.person for t in plan.tracks if t.id in failing and t.id not in leaking}
+    recognised -= {track.person for track in covering.values()}
     for person in sorted(recognised & plan.identities.keys()):
         if not obscure_only and spares.get(person):
             identities[person], *rest = spares[person]
@@ -55,7 +62,7 @@ def remedy(
             identities[person], settled[person] = _best_tried(person, [*earlier, (plan, audit)])
             changed = changed or identities[person].drawn_as != plan.identities[person].drawn_as
     for track in plan.tracks:
-        better = track
+        better = covering.get(track.id, track)
         for frame in leaking.get(track.id, ()):
             better = obscured(better, _around(plan, frame, frame))
         if track.id in settled.get(track.person, {}):
@@ -101,20 +108,70 @@ def obscured(track: Track, frames: range) -> Track:
     return replace(track, landmarks=landmarks, blendshapes=blendshapes, crop_from_frame=crops)
 
 
+def without_hands(plan: Plan, audit: Audit) -> dict[int, Track]:
+    """Return tracks with the new face drawn over what is in front of it where somebody was recognised, by id.
+
+    Where a hand is before the face in both pictures, recognisers compare hand with hand. Nobody is among
+    them with whom that was tried in vain.
+
+    Args:
+        plan: what the audited result was made from.
+        audit: what was found.
+    """
+    failing = {result.track: result for result in audit.tracks if result.failing}
+    result: dict[int, Track] = {}
+    for person in plan.identities:
+        mine = [track for track in plan.tracks if track.person == person and track.id in failing]
+        better = [covered(track, _failing_frames(track, failing[track.id])) for track in mine]
+        if not any(a is b or _fails_covered(a, failing[a.id]) for a, b in zip(mine, better, strict=True)):
+            result |= {track.id: track for track in better}
+    return result
+
+
+def _fails_covered(track: Track, result: TrackAudit) -> bool:
+    """Say whether somebody is recognised where nothing is in front any more."""
+    if track.covered is None:
+        return False
+    return any(bool(track.covered[sample.frame - track.start]) for sample in result.failing)
+
+
+def covered(track: Track, frames: Sequence[int]) -> Track:
+    """Return the track with the new face drawn over what is in front of it in some frames.
+
+    The track itself is returned where it is already, or is obscured.
+    """
+    rows = np.isin(np.arange(track.start, track.end), frames)
+    rows &= np.isfinite(track.crop_from_frame).all(axis=(1, 2))
+    before = np.zeros(len(track), bool) if track.covered is None else track.covered
+    return track if before[rows].all() else replace(track, covered=before | rows)
+
+
 def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     """Obscure between the passing samples around every failing one; everywhere where most of them fail."""
-    whole = obscured(track, range(track.start, track.end))
-    if len(result.failing) > LOCAL_SHARE * len(result.samples):
-        return whole
     better = track
-    for failing in result.failing:
-        passing = [s.frame for s in result.samples if not s.recognised_by]
-        start = max((frame + 1 for frame in passing if frame < failing.frame), default=track.start)
-        end = min((frame for frame in passing if frame > failing.frame), default=track.end)
-        # Where the samples lie close together, a mask of a few frames would only flash.
-        first, last = failing.frame - LEAK_MARGIN_FRAMES, failing.frame + LEAK_MARGIN_FRAMES
-        better = obscured(better, range(min(start, first), max(end, last + 1)))
-    return whole if better is track else better
+    for some in _failing_ranges(track, result):
+        better = obscured(better, some)
+    return obscured(track, range(track.start, track.end)) if better is track else better
+
+
+def _failing_frames(track: Track, result: TrackAudit) -> list[int]:
+    return [frame for some in _failing_ranges(track, result) for frame in some]
+
+
+def _failing_ranges(track: Track, result: TrackAudit) -> list[range]:
+    """Return where somebody may be recognised: around all failing samples; everywhere if most fail."""
+    if len(result.failing) > LOCAL_SHARE * len(result.samples):
+        return [range(track.start, track.end)]
+    return [_around_failing(failing.frame, result, track) for failing in result.failing]
+
+
+def _around_failing(frame: int, result: TrackAudit, track: Track) -> range:
+    """Return what lies between the passing samples on both sides of a failing one."""
+    passing = [sample.frame for sample in result.samples if not sample.recognised_by]
+    start = max((other + 1 for other in passing if other < frame), default=track.start)
+    end = min((other for other in passing if other > frame), default=track.end)
+    # Where the samples lie close together, a mask of a few frames would only flash.
+    return range(min(start, frame - LEAK_MARGIN_FRAMES), max(end, frame + LEAK_MARGIN_FRAMES + 1))
 
 
 def _leaking_tracks(plan: Plan, leaks: dict[int, list[Float]]) -> dict[int, list[int]]:

@@ -64,6 +64,14 @@ def with_face_channel(picture: UInt8, parts: Float) -> UInt8:
     return np.dstack([picture, np.clip(face * 255, 0, 255).astype(np.uint8)])
 
 
+def nothing_in_front(parts: Float) -> Float:
+    """Return part chances (7, 64, 64) in which things in front count as skin, to be covered like it."""
+    bare = parts.copy()
+    bare[SKIN] += bare[OCCLUDER]
+    bare[OCCLUDER] = 0
+    return bare
+
+
 def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
     """Return the share of the forehead (0..1) that is hair in a new picture and bare in the source.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -230,9 +231,9 @@ def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> 
 class _Studio:
     """Stands in for renderer and audit: the result passes once the faces in ``safe`` are used."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, safe: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, safe: str, hands: Sequence[int] = (10,)) -> None:
         self.drawn: list[Plan] = []
-        self._safe = safe
+        self._safe, self._hands = safe, list(hands)
         self.kept: list[Plan] = []
         monkeypatch.setattr("vidanon.renderer.render", self.render)
         monkeypatch.setattr("vidanon.redraw.redraw", self.redraw)
@@ -251,7 +252,8 @@ class _Studio:
     def render(self, source: Path, plan: Plan, target: Path, *_: Any) -> Any:
         self.drawn.append(plan)
         target.write_text(plan.identities[0].name)
-        return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, notes=())
+        in_front_at = {0: self._hands} if plan.tracks[0].covered is None else {}
+        return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, in_front_at=in_front_at, notes=())
 
     def audit(self, *_: Any) -> Audit:
         plan = self.drawn[-1]
@@ -295,8 +297,24 @@ def test_hands_are_covered_before_a_face_is_obscured(monkeypatch: pytest.MonkeyP
     assert covered.covered is not None
     assert covered.covered[10] and not covered.covered.all() and not hidden_frames(covered)
     assert 10 in hidden_frames(obscured)
-    assert without_hands(studio.drawn[1], make_audit({0: [10]})) == {}, "tried in vain"
-    assert without_hands(studio.drawn[1], make_audit({0: [20]})).keys() == {0}
+
+
+def test_only_where_hands_are_before_the_face_they_are_covered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    studio = _Studio(monkeypatch, "nobody", hands=[11])
+    settings = load_settings(None, ["audit.rounds=3"])
+    loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
+    assert all(plan.tracks[0].covered is None for plan in studio.drawn)
+    plan = make_plan(make_track())
+    assert without_hands(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
+    found = make_audit({0: [10]})
+    samples = [replace(x, distance=0.57) if x.frame == 30 else x for x in found.tracks[0].samples]
+    found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
+    (better,) = without_hands(plan, found, {0: [10]}).values()
+    assert better.covered is not None
+    assert better.covered[[10, 30]].all(), "so near the line it may fail between two samples"
+    assert not better.covered[[20, 39]].any()
 
 
 def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

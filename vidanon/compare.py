@@ -26,8 +26,8 @@ from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.workers import ordered_map
-from vidanon.tally import FacePair, HiddenFace, Memory, Tally, results_of
-from vidanon.types import Face, Float, Frame, UInt8
+from vidanon.tally import FacePair, FaceReading, HiddenFace, Memory, Tally, results_of
+from vidanon.types import Float, Frame, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -139,11 +139,12 @@ class _Comparison:
         source, output, before = frames
         pairs: list[FacePair] = []
         hidden: list[HiddenFace] = []
-        left = []
+        left: list[FaceReading] = []
         for box in boxes:
             known = None if before is None else self._memory.of(source.index, box)
             if before is None or known is None or not self._stands(known, before.image, output.image):
-                left.append(box)
+                face = known.source if isinstance(known, FacePair) else self._read(source.image, box)
+                left += [] if face is None else [face]
             elif isinstance(known, FacePair):
                 pairs.append(replace(known, box=box))
             else:
@@ -159,19 +160,28 @@ class _Comparison:
             return False
         return is_same_picture(before, output, known.box)
 
+    def _read(self, image: UInt8, box: Float) -> FaceReading | None:
+        """Read what is compared off a face; None where it has no landmarks."""
+        (mesh,) = self._landmark(image, [box])
+        if mesh is None:
+            return None
+        descriptor = None if self._dlib is None else self._dlib(image, mesh[0])
+        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor)
+
     def _judge(
-        self, source: Frame, output: Frame, boxes: list[Float]
+        self, source: Frame, output: Frame, found: list[FaceReading]
     ) -> tuple[list[FacePair], list[HiddenFace]]:
-        found = [face for face in self._faces(source.image, boxes) if face.landmarks is not None]
+        boxes = [face.box for face in found]
         seen = self._near(output.image, boxes, quick=True)
         if not all(any(box_iou(box, other) >= _MATCH_IOU for other in seen) for box in boxes):
             seen = self._near(output.image, boxes, quick=False)  # before a face counts as gone
-        shown = [face for face in self._faces(output.image, seen) if face.landmarks is not None]
+        shown = [face for face in (self._read(output.image, box) for box in seen) if face is not None]
         pairs, hidden = [], []
         for face in found:
             best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)
             if best is None or box_iou(face.box, best.box) < _MATCH_IOU:
-                hidden.append(self._hidden(source, output.image, face))
+                after = self._sface(output.image, face.landmarks)
+                hidden.append(HiddenFace(source.index, -1, face.box, float(face.embedding @ after)))
             else:
                 pairs.append(self._pair(source, output.image, face, best))
         return pairs, hidden
@@ -181,38 +191,22 @@ class _Comparison:
         found = self._detect(image, quick=quick)
         return [face.box for face in found if any(box_iou(face.box, other) > 0 for other in boxes)]
 
-    def _hidden(self, source: Frame, output: UInt8, face: Face) -> HiddenFace:
-        assert face.landmarks is not None
-        before, after = (self._sface(image, face.landmarks) for image in (source.image, output))
-        return HiddenFace(source.index, -1, face.box, float(before @ after))
-
-    def _faces(self, image: UInt8, boxes: list[Float]) -> Iterator[Face]:
-        for box, mesh in zip(boxes, self._landmark(image, boxes), strict=True):
-            yield Face(box, 1.0, *(mesh or (None, None)))
-
-    def _pair(self, source: Frame, output: UInt8, face: Face, shown: Face) -> FacePair:
+    def _pair(self, source: Frame, output: UInt8, face: FaceReading, shown: FaceReading) -> FacePair:
         a, b = face.landmarks, shown.landmarks
-        assert a is not None and b is not None
-        assert face.blendshapes is not None and shown.blendshapes is not None
-        before, after = self._sface(source.image, a), self._sface(output, b)
         turn_a, turn_b = (self._pose(points, output.shape[1], output.shape[0]) for points in (a, b))
         frontal = angle_deg(turn_a, np.eye(3, dtype=np.float32)) <= FRONTAL_DEG
         eyes = a[list(_EYE_CORNER_IDS)]
         return FacePair(
             frame=source.index,
             face=-1,
-            similarity=float(before @ after),
-            distance=np.nan if self._dlib is None else self._dlib.distance((source.image, a), (output, b)),
+            similarity=float(face.embedding @ shown.embedding),
+            distance=face.distance(shown),
             nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
-            source_blendshapes=face.blendshapes,
-            output_blendshapes=shown.blendshapes,
-            source_embedding=before,
-            output_embedding=after,
+            source=face,
+            output=shown,
             box=face.box,
             detail=detail_left(source.image, output, a),
-            source_landmarks=a,
-            output_landmarks=b,
         )
 
     def _follow(self, frame: int, box: Float) -> int:

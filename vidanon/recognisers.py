@@ -78,10 +78,6 @@ class DlibResNet:
         chip = self.chip(image, landmarks).transpose(2, 0, 1)[None]
         return np.asarray(self._network(chip.astype(np.float32))[0][0], np.float32)
 
-    def distance(self, one: tuple[UInt8, Float], other: tuple[UInt8, Float]) -> float:
-        """Return the distance of two faces, each an image and the landmarks in it."""
-        return float(np.linalg.norm(self(*one) - self(*other)))
-
     def chip(self, image: UInt8, landmarks: Float) -> UInt8:
         """Return the aligned picture that the recogniser sees, uint8 RGB (150, 150, 3)."""
         dlib = self._dlib

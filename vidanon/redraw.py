@@ -240,12 +240,13 @@ def _merged(
 ) -> RenderSummary:
     """Sum up a result whose frames are those of an earlier one, but for some."""
     total = RenderSummary()
-    for track, frames in before.obscured_at.items():
-        total.obscured_at[track] = [frame for frame in frames if frame not in anew]
+    for kept, known in zip(total.frames_by_track, before.frames_by_track, strict=True):
+        kept |= {track: [frame for frame in frames if frame not in anew] for track, frames in known.items()}
     for part in (*parts, RenderSummary(notes=tuple(notes))):
         total.add(part)
-    for frames in total.obscured_at.values():
-        frames.sort()
+    for by_track in total.frames_by_track:
+        for frames in by_track.values():
+            frames.sort()
     total.frames, total.obscured = plan.frames, sum(map(len, total.obscured_at.values()))
     total.replaced = sum(min(track.end, plan.frames) - track.start for track in plan.tracks) - total.obscured
     return total

@@ -54,6 +54,7 @@ class RenderSummary:
         obscured: faces that were obscured, summed over frames.
         seconds: busy time per stage, summed over worker threads.
         obscured_at: indices of the frames in which a track was obscured, by track.
+        in_front_at: likewise, in which a hand or the like stayed before a new face.
         notes: what of the source is not in the result.
     """
 
@@ -62,8 +63,14 @@ class RenderSummary:
     obscured: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     obscured_at: dict[int, list[int]] = field(default_factory=dict)
+    in_front_at: dict[int, list[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def frames_by_track(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """What was noted frame by frame."""
+        return self.obscured_at, self.in_front_at
 
     def add(self, part: RenderSummary) -> None:
         """Add what was drawn of further frames; a note that both have stays one."""
@@ -72,9 +79,22 @@ class RenderSummary:
         self.obscured += part.obscured
         for stage, spent in part.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-        for track, frames in part.obscured_at.items():
-            self.obscured_at.setdefault(track, []).extend(frames)
+        for mine, further in zip(self.frames_by_track, part.frames_by_track, strict=True):
+            for track, frames in further.items():
+                mine.setdefault(track, []).extend(frames)
         self.notes = tuple(dict.fromkeys((*self.notes, *part.notes)))
+
+    def count(self, index: int, faces: dict[int, _Face]) -> None:
+        """Note what was drawn in one frame, by track."""
+        self.frames += 1
+        for track, face in faces.items():
+            if not face.show:
+                self.obscured_at.setdefault(track, []).append(index)
+            elif gate.anything_stays(face.in_front, face.bare):
+                self.in_front_at.setdefault(track, []).append(index)
+        shown = sum(face.show for face in faces.values())
+        self.replaced += shown
+        self.obscured += len(faces) - shown
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -93,6 +113,7 @@ class _Face:
     """State of one face on its way through the maps.
 
     ``w`` None means: nothing to draw, obscure. ``between``: the picture is the mean of its neighbours'.
+    ``in_front``: how much of it something hides, 0..1. ``bare``: it is drawn over what is in front of it.
     """
 
     track: Track
@@ -102,8 +123,15 @@ class _Face:
     between: bool = False
     picture: UInt8 | None = None
     landmarks: Float | None = None
+    in_front: float | None = None
     passes: bool = False
     show: bool = False
+    bare: bool = False
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the plan wants it drawn over what is in front of it."""
+        return self.track.covered is not None and bool(self.track.covered[self.offset])
 
 
 @dataclass(slots=True)
@@ -192,22 +220,18 @@ class Renderer:
         cv2.setNumThreads(1)  # the worker threads already fill the cores
         summary, total = self._summary, self._plan.frames if span is None else len(span)
         with ThreadPoolExecutor(self._settings.runtime.workers) as pool:
-            for frame, replaced, obscured in self._drawn(pool, frames, span):
+            for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
                     encoder.write(frame)
-                summary.frames += 1
-                summary.replaced += replaced
-                summary.obscured += len(obscured)
-                for key in obscured:
-                    summary.obscured_at.setdefault(key, []).append(frame.index)
+                summary.count(frame.index, faces)
                 if progress is not None:
                     progress(summary.frames, total)
         return summary
 
     def _drawn(
         self, pool: ThreadPoolExecutor, frames: Iterable[Frame], span: range | None
-    ) -> Iterator[tuple[Frame, int, list[int]]]:
-        """Yield each frame (of the span) with the number of new faces and the tracks that were obscured."""
+    ) -> Iterator[tuple[Frame, dict[int, _Face]]]:
+        """Yield each frame (of the span) with what was drawn in it, by track."""
         ahead = self._settings.runtime.workers + 1
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
         smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
@@ -215,10 +239,8 @@ class Renderer:
         generated = _windowed(ordered_map(pool, self.generate, marked, ahead), 1, self.fill_in)
         decided = _windowed(generated, gate.HOLD_FRAMES, self.decide)
 
-        def finish(work: _Work) -> tuple[Frame, int, list[int]]:
-            frame = self.composite(work)
-            obscured = [key for key, face in work.faces.items() if not face.show]
-            return frame, len(work.faces) - len(obscured), obscured
+        def finish(work: _Work) -> tuple[Frame, dict[int, _Face]]:
+            return self.composite(work), work.faces
 
         wanted = (work for work in decided if span is None or work.frame.index in span)
         yield from ordered_map(pool, finish, wanted, ahead)
@@ -232,7 +254,7 @@ class Renderer:
         """
         work = self.generate(self.encode_attributes(frame, tracks))
         for face in work.faces.values():
-            face.show = face.passes
+            face.show, face.bare = face.passes, face.is_covered or gate.bare([face.in_front], 0)
         image = self.composite(work).image
         hair = {}
         for key, face in work.faces.items():
@@ -254,15 +276,12 @@ class Renderer:
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
                     aim = self._aim(track.person)
-                    w = self._synthesizer.latent(
-                        crop,
-                        aim.asked,
-                        track.blendshapes[offset].astype(np.float32),
-                        apply(transform, track.landmarks[offset].astype(np.float32)),
-                    )
-                    face.w = w + aim.shift
+                    landmarks = apply(transform, track.landmarks[offset].astype(np.float32))
+                    blendshapes = track.blendshapes[offset].astype(np.float32)
+                    face.w = self._synthesizer.latent(crop, aim.asked, blendshapes, landmarks) + aim.shift
                 with self._summary.timed("segment"):
                     face.parts = self._part_reader.crop(crop)
+                    face.in_front = segment.share_in_front(face.parts, landmarks)
         return _Work(frame, faces)
 
     def smooth(self, window: list[_Work], center: int) -> _Work:
@@ -275,7 +294,7 @@ class Renderer:
                 synthesize.smooth_latents([None if x is None else getattr(x, name) for x in series], center)
                 for name in ("w", "parts")
             )
-            faces[key] = _Face(face.track, face.offset, w, parts)
+            faces[key] = replace(face, w=w, parts=parts)
         return _Work(work.frame, faces)
 
     def mark(self, window: list[_Work], center: int) -> _Work:
@@ -322,11 +341,13 @@ class Renderer:
         face.passes = gate.face_passes(error, self._settings.render.gate_nme)
 
     def decide(self, window: list[_Work], center: int) -> _Work:
-        """Decide between the new face and the obscuring mask, with hysteresis."""
+        """Decide between the new face and the obscuring mask, and what stays in front, with hysteresis."""
         work = window[center]
         for key, face in work.faces.items():
-            verdicts = [other.faces[key].passes if key in other.faces else None for other in window]
-            face.show = gate.shown(verdicts, center)
+            near = [other.faces.get(key) for other in window]
+            face.show = gate.shown([None if x is None else x.passes for x in near], center)
+            in_front = [None if x is None else x.in_front for x in near]
+            face.bare = face.is_covered or gate.bare(in_front, center)
         return work
 
     def composite(self, work: _Work) -> Frame:
@@ -349,9 +370,8 @@ class Renderer:
             return False
         target = warp.target_landmarks(face.landmarks, source)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
-        crop_from_frame, covered = face.track.crop_from_frame[face.offset], face.track.covered
-        bare = covered is not None and covered[face.offset]
-        parts = segment.nothing_in_front(face.parts) if bare else face.parts
+        crop_from_frame = face.track.crop_from_frame[face.offset]
+        parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         blend.blend(
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )

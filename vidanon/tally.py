@@ -23,6 +23,31 @@ _MIN_SIGNAL_STD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class FaceReading:
+    """What is compared of a face in one frame.
+
+    Attributes:
+        box: float32 (4,).
+        landmarks: float32 (478, 2), frame pixels.
+        blendshapes: float32 (52,).
+        embedding: float32 (128,), SFace.
+        descriptor: float32 (128,), dlib's; None without dlib.
+    """
+
+    box: Float
+    landmarks: Float
+    blendshapes: Float
+    embedding: Float
+    descriptor: Float | None
+
+    def distance(self, other: FaceReading) -> float:
+        """Return dlib's distance; NaN without dlib."""
+        if self.descriptor is None or other.descriptor is None:
+            return float("nan")
+        return float(np.linalg.norm(self.descriptor - other.descriptor))
+
+
+@dataclass(frozen=True, slots=True)
 class FacePair:
     """One source face and what the output shows in its place, in one frame.
 
@@ -33,11 +58,9 @@ class FacePair:
         distance: dlib distance between source and output; NaN without dlib.
         nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
-        source_blendshapes, output_blendshapes: float32 (52,).
-        source_embedding, output_embedding: float32 (128,), SFace.
+        source, output: what was compared.
         box: float32 (4,), the source face.
         detail: see :func:`vidanon.measures.detail_left`.
-        source_landmarks, output_landmarks: float32 (478, 2), frame pixels.
     """
 
     frame: int
@@ -46,14 +69,10 @@ class FacePair:
     distance: float
     nme: float
     pose_error_deg: float
-    source_blendshapes: Float
-    output_blendshapes: Float
-    source_embedding: Float
-    output_embedding: Float
+    source: FaceReading
+    output: FaceReading
     box: Float
     detail: float
-    source_landmarks: Float
-    output_landmarks: Float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +156,23 @@ def mean_of(values: Sequence[float]) -> float | None:
     return round(float(np.mean(kept)), 4) if kept else None
 
 
-def adjacent_similarities(pairs: Sequence[FacePair], of: str = "output_embedding") -> list[float]:
+def adjacent_similarities(pairs: Sequence[FacePair], of: str = "output") -> list[float]:
     """Return the SFace cosine of a face with itself one frame later, wherever both were judged.
 
     Args:
         pairs: of one face, in order.
-        of: which side; ``source_embedding`` shows how far the recogniser itself is steady on this face.
+        of: which side; ``source`` shows how far the recogniser itself is steady on this face.
     """
-    return [float(getattr(a, of) @ getattr(b, of)) for a, b in pairwise(pairs) if b.frame == a.frame + 1]
+    both = [(getattr(a, of), getattr(b, of)) for a, b in pairwise(pairs) if b.frame == a.frame + 1]
+    return [float(a.embedding @ b.embedding) for a, b in both]
 
 
 def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
     """Correlate expression over time, track by track, where the source moves at all; weight by length."""
     weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for pairs in tracks.values():
-        source = expression_signals(np.stack([pair.source_blendshapes for pair in pairs]))
-        output = expression_signals(np.stack([pair.output_blendshapes for pair in pairs]))
+        source = expression_signals(np.stack([pair.source.blendshapes for pair in pairs]))
+        output = expression_signals(np.stack([pair.output.blendshapes for pair in pairs]))
         for name, curve in source.items():
             if curve.std() <= _MIN_SIGNAL_STD:
                 continue
@@ -179,7 +199,7 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
                 "sface_mean": mean_of([pair.similarity for pair in pairs]),
                 "dlib_mean": mean_of([pair.distance for pair in pairs]),
                 "adjacent_sface": mean_of(adjacent),
-                "adjacent_sface_source": mean_of(adjacent_similarities(pairs, "source_embedding")),
+                "adjacent_sface_source": mean_of(adjacent_similarities(pairs, "source")),
                 "adjacent_pairs": len(adjacent),
             }
         )
@@ -203,7 +223,7 @@ def results_of(tally: Tally) -> dict[str, Any]:
     by_track = _track_results(tracks)
     known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
     known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
-    expression = [np.abs(pair.source_blendshapes - pair.output_blendshapes).mean() for pair in pairs]
+    expression = [np.abs(pair.source.blendshapes - pair.output.blendshapes).mean() for pair in pairs]
     strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
     return {
         "source_frames": tally.source_frames,

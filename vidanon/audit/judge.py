@@ -331,7 +331,7 @@ def _figures(pairs: list[FacePair], levels: list[tuple[float, float]]) -> dict[s
         "landmark_nme": mean_of([pair.nme for pair in pairs]),
         "landmark_trajectory": None if trajectory is None else round(trajectory, 4),
         "blendshape_mae": mean_of(
-            [float(np.abs(p.source_blendshapes - p.output_blendshapes).mean()) for p in pairs]
+            [float(np.abs(p.source.blendshapes - p.output.blendshapes).mean()) for p in pairs]
         ),
         "mouth_opening": correlations.get("jawOpen"),
         "blink": correlations.get("blink"),

@@ -115,7 +115,7 @@ class _Rounds:
                 return Rendered(plan, summary, None, 1, self.seconds)
             found = self._audited(plan, summary, number)
             result = Rendered(plan, summary, found, number + 1, self.seconds)
-            better = None if found.passed else self._better(plan, found, number)
+            better = None if found.passed else self._better(plan, summary, found, number)
             if better is None:
                 break
             self.before = _set_aside(Drawn(self.target, plan, summary), self.scratch)
@@ -154,13 +154,13 @@ class _Rounds:
         self.seconds["audit"] += time.monotonic() - started
         return found
 
-    def _better(self, plan: Plan, found: Audit, number: int) -> Plan | None:
+    def _better(self, plan: Plan, summary: RenderSummary, found: Audit, number: int) -> Plan | None:
         """Return what to try after a result that did not pass: hands covered, other faces, then masks."""
         last = self.settings.audit.rounds
         if number == last:
             return None
         late = number > OTHER_FACES or number + 2 >= last
-        covering = without_hands(plan, found) if number + 1 < last else {}
+        covering = without_hands(plan, found, summary.in_front_at) if number + 1 < last else {}
         waiting = {track.person for track in covering.values()}
         failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
         if failed and not late:

@@ -131,7 +131,7 @@ def prefer_where_it_failed(
 ) -> Plan:
     """Put the spare faces into the order in which they hide who was recognised.
 
-    They are drawn where it happened and, since a face that hides there may fail elsewhere, on the frames of
+    They are drawn where it happened and, since a face that hides there may fail elsewhere, on some frames of
     the first preview too. Those come first that hide the person in most of the frames that failed. Where
     none hides them in any, all are dropped: the present face, which fits, stays, and the mask does what no
     face can. Age, sex and ancestry of the source are no longer kept, in the refused face itself, which comes
@@ -151,7 +151,7 @@ def prefer_where_it_failed(
     plan = replace(plan, spares=plan.spares | {person: _not_kept(plan, person) for person in choosy})
     before = preview_frames(plan)
     wanted = {
-        person: sorted({*evenly(frames[person], FRAMES[0]), *before.get(person, ())})
+        person: sorted({f for some in (frames, before) for f in evenly(some.get(person, ()), FRAMES[0])})
         for person in sorted(most)
     }
     studio = _Studio(source, plan, wanted, settings, models)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
+from vidanon.audit.record import UNCOVERED, Audit, Sample, TrackAudit
+from vidanon.identity.embed import SFACE_SAME_PERSON
+from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.track import shot_of
 from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
@@ -15,6 +17,9 @@ from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode,
 LOCAL_SHARE = 0.6
 """A track in which no more than this share of the samples fails is obscured around them only."""
 LEAK_MARGIN_FRAMES = 5
+NEAR_SFACE, NEAR_DLIB = 0.03, 0.04
+"""What is before a face is also covered where it comes so near the line: the closer look at somebody who was
+recognised finds there what the samples before did not, and all would be drawn once more."""
 _LINK_FRAMES = 3
 _LINK_IOU = 0.2
 _SAME_IOU = 0.8
@@ -108,31 +113,25 @@ def obscured(track: Track, frames: range) -> Track:
     return replace(track, landmarks=landmarks, blendshapes=blendshapes, crop_from_frame=crops)
 
 
-def without_hands(plan: Plan, audit: Audit) -> dict[int, Track]:
+def without_hands(plan: Plan, audit: Audit, in_front_at: Mapping[int, Collection[int]]) -> dict[int, Track]:
     """Return tracks with the new face drawn over what is in front of it where somebody was recognised, by id.
 
     Where a hand is before the face in both pictures, recognisers compare hand with hand. Nobody is among
-    them with whom that was tried in vain.
+    them who is recognised where nothing is in front, or not any more.
 
     Args:
         plan: what the audited result was made from.
         audit: what was found.
+        in_front_at: frames in which something stayed before a new face, by track.
     """
     failing = {result.track: result for result in audit.tracks if result.failing}
     result: dict[int, Track] = {}
     for person in plan.identities:
         mine = [track for track in plan.tracks if track.person == person and track.id in failing]
-        better = [covered(track, _failing_frames(track, failing[track.id])) for track in mine]
-        if not any(a is b or _fails_covered(a, failing[a.id]) for a, b in zip(mine, better, strict=True)):
-            result |= {track.id: track for track in better}
+        hands = {track.id: set(in_front_at.get(track.id, ())) for track in mine}
+        if all(sample.frame in hands[track.id] for track in mine for sample in failing[track.id].failing):
+            result |= {t.id: covered(t, _nearly_failing_frames(t, failing[t.id])) for t in mine}
     return result
-
-
-def _fails_covered(track: Track, result: TrackAudit) -> bool:
-    """Say whether somebody is recognised where nothing is in front any more."""
-    if track.covered is None:
-        return False
-    return any(bool(track.covered[sample.frame - track.start]) for sample in result.failing)
 
 
 def covered(track: Track, frames: Sequence[int]) -> Track:
@@ -154,8 +153,16 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     return obscured(track, range(track.start, track.end)) if better is track else better
 
 
-def _failing_frames(track: Track, result: TrackAudit) -> list[int]:
-    return [frame for some in _failing_ranges(track, result) for frame in some]
+def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:
+    """Return the frames around all samples that fail or come near it."""
+    near = [sample for sample in result.samples if _is_near_line(sample)]
+    around = [_around_failing(sample.frame, result, track) for sample in near]
+    return [frame for some in (*around, *_failing_ranges(track, result)) for frame in some]
+
+
+def _is_near_line(sample: Sample) -> bool:
+    near_dlib = sample.distance is not None and sample.distance < DLIB_SAME_PERSON + NEAR_DLIB
+    return near_dlib or sample.similarity > SFACE_SAME_PERSON - NEAR_SFACE
 
 
 def _failing_ranges(track: Track, result: TrackAudit) -> list[range]:

@@ -52,8 +52,8 @@ def trajectory_correlation(pairs: Sequence[FacePair]) -> float | None:
     if len(pairs) < MIN_FRAMES:
         return None
     source, output = (
-        np.stack([getattr(pair, name).ravel() for pair in pairs]).astype(np.float64)
-        for name in ("source_landmarks", "output_landmarks")
+        np.stack([getattr(pair, name).landmarks.ravel() for pair in pairs]).astype(np.float64)
+        for name in ("source", "output")
     )
     source -= source.mean(axis=0)
     output -= output.mean(axis=0)

@@ -38,7 +38,7 @@ BEARDED = 0.4
 SHADE_OF_BEARD = 1.0
 """A chin is some .5 less bright, beside the cheeks, under a full beard than bare; of twice that, two looks
 close three quarters of a gap and do not overshoot."""
-BROWS_FREE, MOST_BROWS = 0.04, 0.3
+BROWS_FREE, MOST_BROWS = 0.15, 0.3
 """So far the shade of the brows may be off, and so much is added at most; half of all lie within .15."""
 LOOKS = 2
 """So often the new face is looked at. On 120 photographs of UTKFace the second look took the change of

@@ -31,5 +31,7 @@ def frontality(landmarks: Float) -> float:
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most so many of the items (one or more), evenly spread, the first and the last among them."""
+    """Return at most so many of the items, evenly spread, the first and the last among them."""
+    if not items:
+        return []
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.renderer import Renderer, RenderSummary
 
-PART_FRAMES = 250
-"""As long as x264 lets two key frames be apart, so that parts cost hardly any more bits."""
+_BY_TRACK = ("obscured_at", "in_front_at")
+PART_FRAMES = 240
+"""Some times as long as two key pictures are apart, so that parts cost hardly any more bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ def _as_dict(summary: RenderSummary) -> dict[str, object]:
         "replaced": summary.replaced,
         "obscured": summary.obscured,
         "seconds": summary.seconds,
-        "obscured_at": {str(track): frames for track, frames in summary.obscured_at.items()},
+        **{name: getattr(summary, name) for name in _BY_TRACK},
         "notes": summary.notes,
     }
 
@@ -250,7 +251,8 @@ def _sum(parts: Sequence[Part], frames: int, notes: Sequence[str]) -> RenderSumm
     total = RenderSummary()
     for part in parts:
         counts = json.loads(part.counts.read_text())
-        counts["obscured_at"] = {int(track): indices for track, indices in counts["obscured_at"].items()}
+        for name in _BY_TRACK:  # numbers of tracks are text in JSON
+            counts[name] = {int(track): indices for track, indices in counts[name].items()}
         total.add(RenderSummary(**counts))
     if total.frames != frames:
         raise OutputError(

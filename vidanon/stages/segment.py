@@ -72,6 +72,20 @@ def nothing_in_front(parts: Float) -> Float:
     return bare
 
 
+def share_in_front(parts: Float, landmarks: Float) -> float:
+    """Return the share of eyes, nose and mouth that something in front hides, 0..1.
+
+    Args:
+        parts: float32 (7, 64, 64), part chances of the source.
+        landmarks: float32 (478, 2), of the source in the unit crop.
+    """
+    points = landmarks * np.float32(parts.shape[-1])
+    shape = parts.shape[1:]
+    core, face = core_mask(points, shape), _hull(points, 0.0, shape)
+    keep = in_front(parts.transpose(1, 2, 0), face, core, np.zeros(shape, np.float32))
+    return float(keep[core].mean())
+
+
 def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
     """Return the share of the forehead (0..1) that is hair in a new picture and bare in the source.
 

@@ -10,7 +10,14 @@ import pytest
 from test_plan import a_plan
 
 from vidanon.audit import preview
-from vidanon.audit.preview import FRAMES, MAX_PERSONS, Draft, prefer_where_it_failed, preview_frames
+from vidanon.audit.preview import (
+    FRAMES,
+    MAX_PERSONS,
+    Draft,
+    prefer_strangers,
+    prefer_where_it_failed,
+    preview_frames,
+)
 from vidanon.identity.bank import load_bank
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
@@ -93,6 +100,18 @@ def _refused(monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], 
     plan = plan_of([track(0, 0, [FRONT] * 10)])
     plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))})
     return prefer_where_it_failed(Path("a.mp4"), plan, {0: [4, 5]}, Settings(), ModelStore())
+
+
+def test_a_face_that_hides_comes_before_one_that_suits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "_Studio", _Studio)
+    # In the order of turns: the three spares, and (number -1) the first face.
+    monkeypatch.setattr(_Studio, "likeness", ({1: 0.42}, {1: 0.34}, {1: 0.34}, {1: 0.36}))
+    monkeypatch.setattr(_Studio, "strange", (0.0, 0.2, 0.1, 0.0))
+    plan = plan_of([track(0, 0, [FRONT, TURNED, FRONT])])
+    plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))})
+    better, _ = prefer_strangers(Path("a.mp4"), plan, Settings(), ModelStore())
+    names = [code.name for code in (better.identities[0], *better.spares[0])]
+    assert names == ["bank-00003", "bank-00002", "bank-00000", "bank-00001"]
 
 
 def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(

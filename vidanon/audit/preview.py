@@ -56,8 +56,8 @@ MAX_COMPARED = 256
 """Moments of a person among which the most different ones are looked for."""
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
-HIDDEN_MARGIN = 0.02
-"""After a refusal a face comes into question that stays so far below the threshold where it happened."""
+HIDDEN_BELOW = SFACE_SAME_PERSON - 0.02
+"""A face that is more similar than this in a frame comes into question only where all are."""
 
 
 class Draft(NamedTuple):
@@ -84,7 +84,7 @@ def prefer_strangers(
     """Put every person's new faces into the order in which they should be tried.
 
     The first face in the key's order that is clearly a stranger on all frames drawn comes first; if none is,
-    the one that is least similar where it is most similar.
+    the one that suits best of those that hide the person, or of all if none does.
 
     Args:
         source: the video.
@@ -122,8 +122,14 @@ def prefer_strangers(
         for person, shown in results.items():
             drawn[person].append(shown | further.get(person, {}))
             costs[person].append(_worst(drawn[person][-1]))
-    links = {person: _link(drawn[person]) for person in wanted}
-    return _ordered(plan, costs, limits), {person: link for person, link in links.items() if link is not None}
+    links = {p: link for p, link in ((p, _link(drawn[p])) for p in wanted) if link is not None}
+    revealing = {
+        person: [any(draft.likeness > HIDDEN_BELOW for draft in shown.values()) for shown in faces]
+        for person, faces in drawn.items()
+    }
+    return _ordered(plan, costs, revealing, limits), {
+        person: link for person, link in links.items() if link is not None
+    }
 
 
 def prefer_where_it_failed(
@@ -182,8 +188,7 @@ def _not_kept(plan: Plan, person: int) -> tuple[IdentityCode, ...]:
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:
     """Return in how many of the frames in which somebody was recognised SFace sees a stranger now."""
-    limit = SFACE_SAME_PERSON - HIDDEN_MARGIN
-    return sum(shown[frame].likeness < limit for frame in failed if frame in shown)
+    return sum(shown[frame].likeness < HIDDEN_BELOW for frame in failed if frame in shown)
 
 
 class _Studio:
@@ -331,13 +336,16 @@ def _link(drawn: list[Shown]) -> float | None:
     return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
 
 
-def _ordered(plan: Plan, costs: dict[int, list[float]], limits: dict[int, float]) -> Plan:
+def _ordered(
+    plan: Plan, costs: dict[int, list[float]], revealing: dict[int, list[bool]], limits: dict[int, float]
+) -> Plan:
     identities, spares = dict(plan.identities), dict(plan.spares)
     for person, values in costs.items():
         codes = [plan.identities[person], *plan.spares[person]]
-        safe = [turn for turn, value in enumerate(values) if value < limits[person]]
-        first = safe[0] if safe else int(np.argmin(values))
-        others = sorted((turn for turn in range(len(values)) if turn != first), key=lambda turn: values[turn])
+        turns, shows = range(len(values)), revealing[person]
+        by_cost = sorted(turns, key=lambda turn: (shows[turn], values[turn]))
+        first = next((turn for turn in turns if values[turn] < limits[person]), by_cost[0])
+        others = [turn for turn in by_cost if turn != first]
         order = [first, *others, *range(len(values), len(codes))]
         identities[person], *rest = (codes[turn] for turn in order)
         spares[person] = tuple(rest)

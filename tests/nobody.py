@@ -31,7 +31,7 @@ def substitute(replace: Callable[[str, object], None], seconds_per_frame: float 
         replace(f"vidanon.plan.{role}", Nobody)
     replace("vidanon.stages.landmark.Landmarker", Nobody)
     replace("vidanon.stages.synthesize.Synthesizer", Nobody)
-    replace("vidanon.api.ensure_models", lambda _: None)
+    replace("vidanon.api.ensure_models", lambda *_: None)
     composite = vidanon.renderer.Renderer.composite
 
     def slow(*arguments: Any) -> Any:

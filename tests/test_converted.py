@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from vidanon import conversion
 from vidanon.cli import main
 from vidanon.models.registry import ModelStore
 from vidanon.networks.converted import Recipe, converted_network, shared_network
@@ -115,4 +116,32 @@ def test_everything_is_converted_ahead_for_stores_that_will_be_read_only() -> No
     assert result.exit_code == 0, result.output
     kept = {path.name.rpartition("-")[0] for path in (store.root / "converted").iterdir()}
     exits = {f"exit-{size}" for size in (128, 256, 512, 1024)}
-    assert kept >= {*exits, "mapper", "segmenter", "dlib-resnet"}
+    assert kept >= {*exits, "mapper", "segmenter", "looks", "dlib-resnet"}
+
+
+def test_the_first_run_has_all_converted_by_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ModelStore()
+    if any(here.problem(name) for name in ("generator-synthesis", "dlib-resnet")):
+        pytest.skip("the models are not here; run 'vidanon models fetch'")
+    for path in here.root.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    store, calls = ModelStore(tmp_path), list[tuple[int, int]]()
+    conversion.convert_ahead(store, "cpu", lambda done, total: calls.append((done, total)))
+    wanted = conversion.recipes(store)
+    assert calls == [(number, len(wanted)) for number in range(1, len(wanted) + 1)]
+    for recipe in wanted:
+        converted_network(dataclasses.replace(recipe, build=forbidden), conversion.folder_of(store))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("all is there"))
+    conversion.convert_ahead(store, "cpu")
+
+
+def test_nothing_is_converted_ahead_where_it_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "converted").write_text("in the way")
+    monkeypatch.setattr(conversion, "recipes", lambda _: [recipe(tmp_path / "converted")])
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("in vain in every run"))
+    conversion.convert_ahead(ModelStore(tmp_path), "cpu")

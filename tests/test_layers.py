@@ -17,6 +17,7 @@ RANKS |= {
     "redraw": 2,
     "api": 4,
     "recognisers": 3,
+    "conversion": 3,
     "measures": 3,
     "tally": 3,
     "compare": 3,

@@ -61,16 +61,23 @@ def default_output(source: Path) -> Path:
     return source.with_suffix(f".anon{suffix if suffix in KEPT_SUFFIXES or stills else '.mp4'}")
 
 
-def ensure_models(models: ModelStore) -> None:
-    """Fetch what the pipeline needs and the store lacks.
+def ensure_models(models: ModelStore, device: str = "auto", progress: Progress | None = None) -> None:
+    """Fetch what the pipeline needs and the store lacks, and have it converted.
+
+    Args:
+        models: the store.
+        device: of the settings.
+        progress: called while networks are converted, once on a machine.
 
     Raises:
         ModelsError: a model is missing and the store is offline, or it cannot be fetched.
     """
+    from vidanon.conversion import convert_ahead
     from vidanon.models.registry import names_in
 
     for name in names_in("pipeline"):
         models.fetch(name)
+    convert_ahead(models, device, _named(progress, "convert"))
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -131,7 +138,7 @@ def analyse(
     """
     settings = settings or Settings()
     models = models or _store(settings)
-    ensure_models(models)
+    ensure_models(models, settings.runtime.device, progress)
     return _planned(Path(source), settings, models, progress)[0]
 
 
@@ -183,7 +190,7 @@ def anonymize(
     check_target(source, target)
     _check_report(source, target, report, settings)
     _check_cast(source, settings)
-    ensure_models(models)
+    ensure_models(models, settings.runtime.device, progress)
     plan, links, seconds = _planned(source, settings, models, progress)
     return _draw(source, plan, target, settings, models, progress, report, started, seconds, links, draw)
 
@@ -213,7 +220,7 @@ def render_plan(
     check_target(source, target)
     _check_report(source, target, report, settings)
     _check_cast(source, settings)
-    ensure_models(models)
+    ensure_models(models, settings.runtime.device, progress)
     require_source(plan, info)
     plan = with_sources(source, plan, models, settings.runtime)
     return _draw(source, plan, target, settings, models, progress, report, started, {}, {}, draw)

@@ -111,7 +111,7 @@ def hold_identity(
     from vidanon.networks.runtime import resolve_device
 
     check_target(source, target)
-    ensure_models(models)
+    ensure_models(models, settings.runtime.device, progress)
     device, workers = resolve_device(settings.runtime.device), settings.runtime.workers
     mixer = Mixer(models, size, device, workers=workers)
     code = None if identity is None else mixer.head(read_picture(identity), str(identity)).identity

@@ -35,6 +35,23 @@ _CHIP_PADDING = 0.25
 _CHIP_PX = 150
 
 
+def recipe(models: ModelStore) -> Recipe:
+    """Return how dlib's network is made.
+
+    Raises:
+        ModelsError: the model file is missing.
+    """
+    weights = models.path("dlib-resnet")
+
+    def build() -> nn.Module:
+        from vidanon.networks.dlib_resnet import load_dlib_net
+
+        return load_dlib_net(weights)
+
+    example = (np.zeros((1, 3, _CHIP_PX, _CHIP_PX), np.float32),)
+    return Recipe("dlib-resnet", build, example, (weights,))
+
+
 class DlibResNet:
     """dlib's ResNet v1 face recogniser (King 2017), for the audit only; safe to call from several threads.
 
@@ -54,16 +71,7 @@ class DlibResNet:
         except ImportError as error:
             raise ModelsError("dlib is missing; install it with 'pip install dlib-bin'") from error
         self._dlib: Any = dlib
-        weights = models.path("dlib-resnet")
-
-        def build() -> nn.Module:
-            from vidanon.networks.dlib_resnet import load_dlib_net
-
-            return load_dlib_net(weights)
-
-        example = (np.zeros((1, 3, _CHIP_PX, _CHIP_PX), np.float32),)
-        recipe = Recipe("dlib-resnet", build, example, (weights,))
-        self._network = shared_network(recipe, models.root / "converted", workers=workers)
+        self._network = shared_network(recipe(models), models.root / "converted", workers=workers)
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Return the descriptor of one face.

@@ -59,23 +59,16 @@ def verify(names: tuple[str, ...]) -> None:
 
 @models.command()
 def convert() -> None:
-    """Convert all networks for OpenVINO now; otherwise the first run that needs one does it.
+    """Convert all networks for OpenVINO now; otherwise the first run does it.
 
     They are kept in the folder "converted" beside the models. Do this where that folder will be read-only, as
     in an image of a container: each run would convert again.
     """
+    from vidanon.conversion import convert as convert_all
     from vidanon.models.registry import ModelStore
-    from vidanon.recognisers import DlibResNet
-    from vidanon.stages.segment import PartReader
-    from vidanon.stages.synthesize import EXIT_REACH_PX, Synthesizer
 
-    store = ModelStore()
-    synthesizer = Synthesizer(store, "cpu", 1)
-    for exit_px in (*EXIT_REACH_PX, 1024):
-        synthesizer.prepare(exit_px)
-    PartReader(store, "cpu", 1)
-    DlibResNet(store, 1)
-    click.echo(store.root / "converted")
+    for name in convert_all(ModelStore()):
+        click.echo(name)
 
 
 @models.command("path")

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def recipe() -> Recipe:
+    """Return how the network is made."""
+
+    def build() -> nn.Module:
+        from vidanon.networks.look_reader import load_look_net
+
+        return load_look_net()
+
+    example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
+    return Recipe("looks", build, example, (weights_path("looks.safetensors"),))
+
+
 class LookEncoder:
     """Describes looks; safe to call from several threads.
 
@@ -26,14 +38,7 @@ class LookEncoder:
     """
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
-        def build() -> nn.Module:
-            from vidanon.networks.look_reader import load_look_net
-
-            return load_look_net()
-
-        example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
-        recipe = Recipe("looks", build, example, (weights_path("looks.safetensors"),))
-        self._network = shared_network(recipe, models.root / "converted", device, workers)
+        self._network = shared_network(recipe(), models.root / "converted", device, workers)
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Return the features of a face, float32 (256,); means over frames can be read as well.

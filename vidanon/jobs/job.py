@@ -162,7 +162,7 @@ def fetch_models(settings: Settings) -> None:
     from vidanon.api import ensure_models
     from vidanon.models.registry import ModelStore
 
-    ensure_models(ModelStore(offline=settings.runtime.offline))
+    ensure_models(ModelStore(offline=settings.runtime.offline), settings.runtime.device)
 
 
 def anonymize_file(
@@ -181,7 +181,7 @@ def anonymize_file(
     from vidanon.plan import analyse
 
     models = ModelStore(offline=settings.runtime.offline)
-    api.ensure_models(models)
+    api.ensure_models(models, settings.runtime.device)
     plan = analyse(source, settings, models, partial(report, "analyse"), lambda profiles: faces)
     return api.render_plan(source, plan, output, settings, models, report, page, draw)
 

@@ -84,7 +84,7 @@ def converted_network(
     """
     if device != "cpu":
         return TorchNetwork(recipe.build(), device)
-    home = folder / f"{recipe.name}-{recipe.digest()[:16]}"
+    home = _home(recipe, folder)
     graph = _read(home)
     if graph is None:
         graph = graph_from_module(recipe.build(), recipe.example, any_batch=False)
@@ -96,6 +96,15 @@ def converted_network(
         except OSError as error:
             _log.info("the converted graph of %s cannot be kept in %s: %s", recipe.name, folder, error)
     return OpenVinoNetwork(graph, workers, bfloat16)
+
+
+def is_converted(recipe: Recipe, folder: Path) -> bool:
+    """Say whether a graph for the module is kept in ``folder``; whether it is sound shows when it is read."""
+    return (_home(recipe, folder) / _SUM).is_file()
+
+
+def _home(recipe: Recipe, folder: Path) -> Path:
+    return folder / f"{recipe.name}-{recipe.digest()[:16]}"
 
 
 def _sum(home: Path) -> str:

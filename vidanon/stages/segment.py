@@ -35,18 +35,23 @@ CORE_REACH, EYE_REACH = 0.03, 0.25
 """Borders of the middle of the face and of an eye, as shares of their widths."""
 
 
+def recipe() -> Recipe:
+    """Return how the segmenter is made."""
+
+    def build() -> nn.Module:
+        from vidanon.networks.segmenter import load_segmenter
+
+        return load_segmenter()
+
+    example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
+    return Recipe("segmenter", build, example, (weights_path("segmenter.safetensors"),))
+
+
 class PartReader:
     """The segmenter, safe to call from several threads."""
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
-        def build() -> nn.Module:
-            from vidanon.networks.segmenter import load_segmenter
-
-            return load_segmenter()
-
-        example = (np.zeros((1, 3, CROP_PX, CROP_PX), np.float32),)
-        recipe = Recipe("segmenter", build, example, (weights_path("segmenter.safetensors"),))
-        self._network = shared_network(recipe, models.root / "converted", device, workers)
+        self._network = shared_network(recipe(), models.root / "converted", device, workers)
 
     def crop(self, crop: Float) -> Float:
         """Return the part chances of a crop, float32 (3, 128, 128) in [-1, 1]."""

@@ -136,7 +136,7 @@ class Synthesizer:
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
         self._models, self._device, self._workers = models, device, workers
-        self._mapper = self._network(_mapper_recipe(), bfloat16=False)
+        self._mapper = self._network(mapper_recipe(), bfloat16=False)
         self._exits: dict[int, Network] = {}
 
     def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
@@ -145,7 +145,7 @@ class Synthesizer:
     def prepare(self, exit_px: int) -> None:
         """Load a generator exit; call before threads start."""
         if exit_px not in self._exits:
-            self._exits[exit_px] = self._network(_exit_recipe(self._models, exit_px), bfloat16=True)
+            self._exits[exit_px] = self._network(exit_recipe(self._models, exit_px), bfloat16=True)
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         """Find the latent of a face.
@@ -168,7 +168,9 @@ class Synthesizer:
         return np.asarray(np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round(), np.uint8)
 
 
-def _mapper_recipe() -> Recipe:
+def mapper_recipe() -> Recipe:
+    """Return how attribute encoder and mapper are made, as one network."""
+
     def build() -> nn.Module:
         from vidanon.networks.mapper import load_attribute_mapper
 
@@ -183,7 +185,12 @@ def _mapper_recipe() -> Recipe:
     return Recipe("mapper", build, example, (weights_path("mapper.safetensors"),))
 
 
-def _exit_recipe(models: ModelStore, exit_px: int) -> Recipe:
+def exit_recipe(models: ModelStore, exit_px: int) -> Recipe:
+    """Return how a generator exit is made.
+
+    Raises:
+        ModelsError: the generator is missing.
+    """
     graph = models.path("generator-synthesis")
 
     def build() -> nn.Module:

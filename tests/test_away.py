@@ -20,7 +20,8 @@ from vidanon.identity.sources import VIEWS, with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
 from vidanon.planfile import load_plan, save_plan
-from vidanon.renderer import Renderer, RenderSummary
+from vidanon.renderer import Renderer
+from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings, load_settings
 from vidanon.types import EMBEDDING_SIZE, Plan
 

@@ -15,6 +15,7 @@ RANKS |= {
     "planfile": 2,
     "renderer": 2,
     "redraw": 2,
+    "rendersummary": 0,
     "api": 4,
     "recognisers": 3,
     "conversion": 3,

@@ -17,9 +17,10 @@ from vidanon.jobs.parts import boundaries, render_in_parts
 from vidanon.models.registry import ModelStore
 from vidanon.renderer import render
 from vidanon.settings import RuntimeSettings, Settings
-from vidanon.stages.decode import Decoder, key_pictures, probe
+from vidanon.stages.decode import Decoder, probe
 from vidanon.stages.encode import Encoder
 from vidanon.stages.join import Joiner, Piece
+from vidanon.stages.keys import key_pictures
 from vidanon.types import Frame, Plan
 
 SETTINGS = Settings(runtime=RuntimeSettings(workers=2))

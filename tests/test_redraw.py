@@ -19,8 +19,9 @@ from vidanon.models.registry import ModelStore
 from vidanon.redraw import Drawn, changed_frames, redraw
 from vidanon.renderer import CONTEXT_FRAMES, render
 from vidanon.settings import EncodeSettings, RuntimeSettings, Settings
-from vidanon.stages.decode import Decoder, key_pictures
+from vidanon.stages.decode import Decoder
 from vidanon.stages.encode import Encoder
+from vidanon.stages.keys import key_pictures
 from vidanon.types import Plan, Track
 
 SETTINGS = Settings(runtime=RuntimeSettings(workers=2), encode=EncodeSettings(crf=10))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vidanon import renderer as render
 from vidanon.models.registry import ModelStore
 from vidanon.redraw import context
+from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import gate, synthesize
 from vidanon.stages.workers import ordered_map
@@ -110,7 +111,7 @@ def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.Monke
     monkeypatch.setattr(synthesize, "Synthesizer", _Noise)
     count = 6
     plan = _plan(np.random.default_rng(1).uniform(20, 80, (count, 478, 2)).astype(np.float32))
-    summary = render.RenderSummary()
+    summary = RenderSummary()
     renderer = render.Renderer(plan, Settings(), ModelStore(), summary)
     image = np.random.default_rng(2).integers(0, 255, (100, 100, 3), dtype=np.uint8)
     frames = (render.Frame(index, index, image) for index in range(count))
@@ -166,7 +167,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | Non
         def write(self, frame: render.Frame) -> None:
             kept.append(frame.image)
 
-    renderer = render.Renderer(plan, Settings(), ModelStore(), render.RenderSummary())
+    renderer = render.Renderer(plan, Settings(), ModelStore(), RenderSummary())
     summary = renderer.write(frames, Keep(), span)  # type: ignore[arg-type]
     assert summary.replaced == len(kept)
     return kept
@@ -207,7 +208,7 @@ def test_a_single_frame_is_drawn_with_the_tracks_that_are_asked_for(monkeypatch:
     crowd = replace(
         plan, tracks=(*plan.tracks, twin), identities={0: plan.identities[0], 1: plan.identities[0]}
     )
-    renderer = render.Renderer(crowd, Settings(), ModelStore(), render.RenderSummary())
+    renderer = render.Renderer(crowd, Settings(), ModelStore(), RenderSummary())
     frame = render.Frame(0, 0, np.full((100, 100, 3), 90, np.uint8))
     for tracks in ({0}, {1}, {0, 1}, set()):
         _Ramp.drawn = 0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vidanon.renderer import CONTEXT_FRAMES, Progress, Renderer, RenderSummary, render, require_source
+from vidanon.renderer import CONTEXT_FRAMES, Progress, Renderer, render, require_source
+from vidanon.rendersummary import RenderSummary
 from vidanon.stages.synthesize import exit_for_face
 from vidanon.types import Float, Plan, Track
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vidanon.settings import EncodeSettings, Settings
 
 KeyPictures = Sequence[tuple[int, int]]
-"""Index and time stamp each, see :func:`vidanon.stages.decode.key_pictures`."""
+"""Index and time stamp each, see :func:`vidanon.stages.keys.key_pictures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,9 @@ def redraw(
     Raises:
         VidanonError: as there.
     """
-    from vidanon.stages.decode import key_pictures, probe
+    from vidanon.stages.decode import probe
     from vidanon.stages.join import Joiner, Piece
+    from vidanon.stages.keys import key_pictures
 
     keys = [] if before.path.is_dir() else key_pictures(before.path, plan.frames)
     runs = list(_runs(keys, changed_frames(before.plan, plan, settings.render.exit_px), plan.frames))

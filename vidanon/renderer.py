@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import copy
 import threading
-import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +25,7 @@ from vidanon.geometry import apply
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
+from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, gate, obscure, segment, synthesize, warp
 from vidanon.stages.workers import ordered_map
@@ -42,70 +41,6 @@ KEEPER_EXIT_PX = 128
 """So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
-
-
-@dataclass(slots=True)
-class RenderSummary:
-    """What was drawn.
-
-    Attributes:
-        frames: frames written.
-        replaced: faces that got a new face, summed over frames.
-        obscured: faces that were obscured, summed over frames.
-        seconds: busy time per stage, summed over worker threads.
-        obscured_at: indices of the frames in which a track was obscured, by track.
-        in_front_at: likewise, in which a hand or the like stayed before a new face.
-        notes: what of the source is not in the result.
-    """
-
-    frames: int = 0
-    replaced: int = 0
-    obscured: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    obscured_at: dict[int, list[int]] = field(default_factory=dict)
-    in_front_at: dict[int, list[int]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def frames_by_track(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """What was noted frame by frame."""
-        return self.obscured_at, self.in_front_at
-
-    def add(self, part: RenderSummary) -> None:
-        """Add what was drawn of further frames; a note that both have stays one."""
-        self.frames += part.frames
-        self.replaced += part.replaced
-        self.obscured += part.obscured
-        for stage, spent in part.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-        for mine, further in zip(self.frames_by_track, part.frames_by_track, strict=True):
-            for track, frames in further.items():
-                mine.setdefault(track, []).extend(frames)
-        self.notes = tuple(dict.fromkeys((*self.notes, *part.notes)))
-
-    def count(self, index: int, faces: dict[int, _Face]) -> None:
-        """Note what was drawn in one frame, by track."""
-        self.frames += 1
-        for track, face in faces.items():
-            if not face.show:
-                self.obscured_at.setdefault(track, []).append(index)
-            elif gate.anything_stays(face.in_front, face.bare):
-                self.in_front_at.setdefault(track, []).append(index)
-        shown = sum(face.show for face in faces.values())
-        self.replaced += shown
-        self.obscured += len(faces) - shown
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - begin
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
 
 @dataclass(slots=True)
@@ -223,7 +158,8 @@ class Renderer:
             for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
                     encoder.write(frame)
-                summary.count(frame.index, faces)
+                obscured = [key for key, face in faces.items() if not face.show]
+                summary.count(frame.index, len(faces), obscured, [*_with_something_in_front(faces)])
                 if progress is not None:
                     progress(summary.frames, total)
         return summary
@@ -376,6 +312,13 @@ class Renderer:
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )
         return True
+
+
+def _with_something_in_front(faces: dict[int, _Face]) -> Iterator[int]:
+    """Yield the tracks whose new face something stays before."""
+    for key, face in faces.items():
+        if face.show and gate.anything_stays(face.in_front, face.bare):
+            yield key
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:

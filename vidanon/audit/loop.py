@@ -20,7 +20,7 @@ from vidanon.types import Plan
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.redraw import Drawn
-    from vidanon.renderer import RenderSummary
+    from vidanon.rendersummary import RenderSummary
     from vidanon.settings import Settings
 
 OTHER_FACES = 2

@@ -197,7 +197,8 @@ class _Studio:
     def __init__(
         self, source: Path, plan: Plan, wanted: dict[int, list[int]], settings: Settings, models: ModelStore
     ) -> None:
-        from vidanon.renderer import Renderer, RenderSummary
+        from vidanon.renderer import Renderer
+        from vidanon.rendersummary import RenderSummary
 
         self._renderer = Renderer(plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)

@@ -28,7 +28,8 @@ from vidanon.types import Plan
 if TYPE_CHECKING:
     from vidanon.audit.loop import Draw
     from vidanon.models.registry import ModelStore
-    from vidanon.renderer import Renderer, RenderSummary
+    from vidanon.renderer import Renderer
+    from vidanon.rendersummary import RenderSummary
 
 _BY_TRACK = ("obscured_at", "in_front_at")
 PART_FRAMES = 240
@@ -90,7 +91,8 @@ class PartWork:
     def __call__(self, part: Part, report: Report) -> None:
         """Write a part, and beside it what was drawn."""
         from vidanon.redraw import write_span
-        from vidanon.renderer import Renderer, RenderSummary
+        from vidanon.renderer import Renderer
+        from vidanon.rendersummary import RenderSummary
         from vidanon.stages.encode import discard, publish, temporary_path
 
         if self._renderer is None:
@@ -145,8 +147,9 @@ def render_in_parts(
     """
     from vidanon.redraw import start_before
     from vidanon.renderer import render
-    from vidanon.stages.decode import key_pictures, probe
+    from vidanon.stages.decode import probe
     from vidanon.stages.join import Joiner, Piece
+    from vidanon.stages.keys import key_pictures
 
     spans = boundaries(plan.frames, plan.cuts)
     info = probe(source)
@@ -246,7 +249,7 @@ def _sum(parts: Sequence[Part], frames: int, notes: Sequence[str]) -> RenderSumm
         OutputError: frames are missing.
     """
     from vidanon.errors import OutputError
-    from vidanon.renderer import RenderSummary
+    from vidanon.rendersummary import RenderSummary
 
     total = RenderSummary()
     for part in parts:

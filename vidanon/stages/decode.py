@@ -44,7 +44,6 @@ _FAST = Interpolation.BILINEAR
 _EXACT = _FAST | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # rgb48le overflows in swscale with these flags; the planar format does not.
 _DEEP = "gbrp16le"
-_SEEKABLE = {"mp4", "matroska"}
 _FALLBACK_RATE = Fraction(25)
 _EARLY_S = 0.5  # a video that ends so long before its stated end was cut off; containers round by less
 _UNSTATED = frozenset({"mpegts", "mpeg"})  # they state no duration; FFmpeg guesses one
@@ -228,8 +227,8 @@ class Decoder:
 
         Args:
             wanted: indices; only their pictures are converted, and none behind the last is decoded.
-            start: index and time stamp of a picture of :func:`key_pictures`, not after the first wanted one,
-                at which to begin decoding; None for the beginning of the file.
+            start: index and time stamp of a picture of :func:`vidanon.stages.keys.key_pictures`, not after the
+                first wanted one, at which to begin decoding; None for the beginning of the file.
 
         Raises:
             InputError: the picture at which to begin is not found.
@@ -312,37 +311,6 @@ def _stated_end_s(container: InputContainer, stream: av.VideoStream) -> float:
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
     except ValueError:
         return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
-
-
-def key_pictures(path: Path, frames: int) -> list[tuple[int, int]]:
-    """Return index and time stamp of the pictures at which decoding can begin, in order.
-
-    Only packets are read, not decoded. Empty where their number does not tell the index of a picture:
-    another number of packets than ``frames``, damage, missing or repeated time stamps, or a kind of file in
-    which one cannot seek exactly.
-
-    Raises:
-        InputError: as :func:`open_source`.
-    """
-    stamps: list[int] = []
-    keys: list[int] = []
-    with open_source(path) as container:
-        if not set(container.format.name.split(",")) & _SEEKABLE:
-            return []
-        for packet in packets(container, video_stream(container, path)):
-            if packet is None or packet.is_corrupt:
-                return []
-            if packet.size == 0:
-                break
-            if packet.is_discard:
-                continue
-            if packet.pts is None:
-                return []
-            stamps.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-    index = {pts: number for number, pts in enumerate(sorted(stamps))}
-    return [(index[pts], pts) for pts in sorted(keys)] if len(index) == len(stamps) == frames else []
 
 
 def _from(pictures: Iterator[av.VideoFrame], pts: int, path: Path) -> Iterator[av.VideoFrame]:

@@ -227,8 +227,8 @@ class Decoder:
 
         Args:
             wanted: indices; only their pictures are converted, and none behind the last is decoded.
-            start: index and time stamp of a picture of :func:`vidanon.stages.keys.key_pictures`, not after the
-                first wanted one, at which to begin decoding; None for the beginning of the file.
+            start: index and time stamp of a picture of :func:`vidanon.stages.keys.key_pictures`, not after
+                the first wanted one, at which to begin decoding; None for the beginning of the file.
 
         Raises:
             InputError: the picture at which to begin is not found.

@@ -18,10 +18,13 @@ from vidanon.audit.preview import (
     prefer_where_it_failed,
     preview_frames,
 )
+from vidanon.audit.reduced import reduced
+from vidanon.geometry import apply
 from vidanon.identity.bank import load_bank
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
-from vidanon.types import Plan, Track
+from vidanon.stages.synthesize import crop_face
+from vidanon.types import Frame, Plan, Track
 
 FRONT = np.random.default_rng(1).uniform(0, 100, (478, 2)).astype(np.float32)
 TURNED = FRONT * np.float32([0.5, 1])
@@ -72,6 +75,24 @@ def test_hidden_moments_are_not_drawn_and_who_has_no_other_face_is_not_either() 
 def test_of_a_crowd_those_are_drawn_who_show_most() -> None:
     crowd = [track(n, 0, [FRONT] * (2 + n), person=n) for n in range(MAX_PERSONS + 3)]
     assert set(preview_frames(plan_of(crowd))) == set(range(3, MAX_PERSONS + 3))
+
+
+def test_a_frame_made_smaller_shows_the_same_face() -> None:
+    rows, columns = np.mgrid[0:900, 0:1200].astype(np.float32)
+    image = np.stack([rows / 4, columns / 5, 127 + 100 * np.sin((rows + columns) / 40)], 2).astype(np.uint8)
+    frame = Frame(7, 700, image)
+    unit_from_frame = np.float32([[1 / 800, 0.0003, -0.2], [-0.0003, 1 / 800, -0.1]])
+    large = track(0, 5, [FRONT * 4 + 100] * 6)
+    large = replace(large, crop_from_frame=np.tile(unit_from_frame, (6, 1, 1)))
+    small, (alone,) = reduced(frame, [large])
+    assert max(small.image.shape) < 500 and (alone.start, len(alone)) == (7, 1)
+    before, after = crop_face(image, unit_from_frame), crop_face(small.image, alone.crop_from_frame[0])
+    assert abs(before - after).mean() < 0.01
+    for one, transform in ((large, unit_from_frame), (alone, alone.crop_from_frame[0])):
+        np.testing.assert_allclose(
+            apply(transform, one.landmarks[0]), apply(unit_from_frame, FRONT * 4 + 100), atol=1e-3
+        )
+    assert reduced(frame, [track(0, 5, [FRONT] * 6)])[0] is frame, "small faces need all their pixels"
 
 
 class _Studio:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vidanon.audit.reduced import reduced
 from vidanon.geometry import apply
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
@@ -200,11 +201,14 @@ class _Studio:
         from vidanon.renderer import Renderer
         from vidanon.rendersummary import RenderSummary
 
-        self._renderer = Renderer(plan, settings, models, RenderSummary())
+        frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
+        small = [reduced(frame, _tracks_in(plan, frame.index, wanted)) for frame in frames]
+        self._frames = [frame for frame, _ in small]
+        self._plan = replace(plan, tracks=tuple(track for _, tracks in small for track in tracks))
+        self._renderer = Renderer(self._plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)
         self._look = LookEncoder(models, resolve_device(settings.runtime.device), settings.runtime.workers)
-        self._frames = read_frames(source, {frame for frames in wanted.values() for frame in frames})
-        self._plan, self._workers = plan, settings.runtime.workers
+        self._workers = settings.runtime.workers
         self._sources: dict[tuple[int, int], tuple[Float, float, Reading]] = {}
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, Shown]:
@@ -222,11 +226,7 @@ class _Studio:
 
     def _draw(self, painter: Renderer, frame: Frame, wanted: dict[int, list[int]]) -> dict[int, Draft]:
         """Draw one frame; return by person what was drawn."""
-        tracks = [
-            track
-            for track in self._plan.tracks
-            if track.start <= frame.index < track.end and frame.index in wanted.get(track.person, ())
-        ]
+        tracks = _tracks_in(self._plan, frame.index, wanted)
         if not tracks:
             return {}
         image, shown = painter.still(frame, {track.id for track in tracks})
@@ -237,7 +237,7 @@ class _Studio:
         }
 
     def _compare(self, frame: Frame, image: UInt8, track: Track, hair: float) -> Draft:
-        landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+        landmarks = track.landmarks[0].astype(np.float32)
         # What the source shows is asked for once, not with every face drawn on it.
         key = frame.index, track.id
         if key not in self._sources:
@@ -253,6 +253,15 @@ class _Studio:
         embedding = self._embed(image, landmarks)
         reading = load_bank().read(embedding, self._look(image, landmarks))
         return embedding, chin_shade(image, landmarks), reading
+
+
+def _tracks_in(plan: Plan, index: int, wanted: dict[int, list[int]]) -> list[Track]:
+    """Return the tracks of a frame whose persons are wanted there."""
+    return [
+        track
+        for track in plan.tracks
+        if track.start <= index < track.end and index in wanted.get(track.person, ())
+    ]
 
 
 def preview_frames(plan: Plan) -> dict[int, list[int]]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 10.0
 _LATER_LINE_EVERY_S = 60.0
+_UNITS = {"convert": "network"}
+"""What a pass counts, if not frames."""
 
 
 class ProgressPrinter:
@@ -43,7 +45,7 @@ class ProgressPrinter:
         self._end(complete=kind is None)
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` frames (0: unknown) of the pass ``name`` are through."""
+        """Show that ``done`` of ``total`` frames (0: unknown), or networks, of the pass ``name`` are through."""
         if self._quiet:
             return
         if name != self._name:
@@ -56,13 +58,17 @@ class ProgressPrinter:
         else:
             self._line(done, total)
 
+    @property
+    def _unit(self) -> str:
+        return _UNITS.get(self._name, "frame")
+
     def _begin(self, name: str, done: int, total: int) -> None:
         self._name, self._first, self._begun = name, done, self._updated
         self._started = self._last_line = time.monotonic()
         if self._bars:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total or None, desc=name, unit="frame", dynamic_ncols=True)
+            self._bar = tqdm(total=total or None, desc=name, unit=self._unit, dynamic_ncols=True)
 
     def _line(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -71,7 +77,7 @@ class ProgressPrinter:
         if now - self._last_line < every:
             return
         self._last_line = now
-        text = f"{self._name}: {done}/{total or '?'} frames"
+        text = f"{self._name}: {done}/{total or '?'} {self._unit}s"
         # The first frame took as long as the networks took to load: it says nothing of the others.
         if self._first < done < total:
             text += f", about {spent / (done - self._first) * (total - done):.0f} s left"
@@ -84,8 +90,8 @@ class ProgressPrinter:
             self._bar = None
         elif self._name and complete:
             seconds = self._updated - self._begun
-            frames = "1 frame" if self._done == 1 else f"{self._done} frames"
-            click.echo(f"{self._name}: {frames} in {seconds:.0f} s", err=True)
+            number = f"{self._done} {self._unit}{'s' * (self._done != 1)}"
+            click.echo(f"{self._name}: {number} in {seconds:.0f} s", err=True)
         self._name = ""
 
 

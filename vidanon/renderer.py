@@ -27,7 +27,7 @@ from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
-from vidanon.stages import blend, gate, obscure, segment, synthesize, warp
+from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
 from vidanon.stages.workers import ordered_map
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
@@ -252,9 +252,12 @@ class Renderer:
                 picture = self._synthesizer.picture(face.w, size)
             with self._summary.timed("landmarks"):
                 found = self._landmarker(picture, [synthesize.FACE_BOX * np.float32(size)])[0]
-            with self._summary.timed("segment"):
-                face.picture = segment.with_face_channel(picture, self._part_reader.picture(picture))
             face.landmarks = None if found is None else found[0]
+            with self._summary.timed("segment"):
+                parts = self._part_reader.picture(picture)
+            if face.landmarks is not None:
+                picture = brows.darkened(picture, face.landmarks, self._aim(face.track.person).brow_gain)
+            face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work
 

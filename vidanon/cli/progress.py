@@ -45,7 +45,7 @@ class ProgressPrinter:
         self._end(complete=kind is None)
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` frames (0: unknown), or networks, of the pass ``name`` are through."""
+        """Show that ``done`` of ``total`` frames (or networks; 0: unknown) of the pass ``name`` are done."""
         if self._quiet:
             return
         if name != self._name:

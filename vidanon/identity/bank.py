@@ -76,7 +76,6 @@ class Bank:
         ancestry: float32 (n, 4), scores of :data:`ANCESTRIES`, 0..1.
         beard: float32 (n,), score of beard or moustache, 0..1.
         glasses: float32 (n,), score of glasses, 0..1.
-        brows: float32 (n,), :func:`vidanon.identity.shade.brow_shade` of the portrait.
         reader: float32 (385, 9), linear: embedding (128,), look of length 2 (256,) and 1 to female, age in
             centuries, child, the four ancestries, beard and glasses.
     """
@@ -90,7 +89,6 @@ class Bank:
     ancestry: Float
     beard: Float
     glasses: Float
-    brows: Float
     reader: Float
 
     def __len__(self) -> int:
@@ -156,8 +154,8 @@ class Bank:
 
     @cached_property
     def w_slopes(self) -> Float:
-        """How much w changes with each label, and last with the brows, while the others stay: (10, 512)."""
-        return np.asarray(_slopes(self.w, np.column_stack([self.labels, self.brows])), np.float32)
+        """How much w changes with each label while the others stay, float32 (9, 512)."""
+        return np.asarray(_slopes(self.w, self.labels), np.float32)
 
     @cached_property
     def _embedding_reader(self) -> tuple[Float, Float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vidanon.stages.mesh import BROWS, CHIN, UPPER_CHEEKS
+from vidanon.stages.brows import brow_mask
+from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
 from vidanon.types import Float, UInt8
 
 PATCH = 0.05
@@ -31,12 +32,7 @@ def brow_shade(image: UInt8, landmarks: Float) -> float:
         landmarks: float32 (478, 2), pixels.
     """
     grey = _grey(image)
-    mask = np.zeros(grey.shape, np.uint8)
-    half = len(BROWS) // 2
-    for ids in (BROWS[:half], BROWS[half:]):
-        hull = cv2.convexHull(landmarks[list(ids)].astype(np.float32))
-        cv2.fillConvexPoly(mask, np.round(hull).astype(np.int32), 1)
-    brows = grey[mask > 0]
+    brows = grey[brow_mask(landmarks, grey.shape) > 0.5]
     return _beside_cheeks(float(brows.mean()) if len(brows) else 255.0, grey, landmarks)
 
 

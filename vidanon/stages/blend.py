@@ -13,6 +13,7 @@ import numpy as np
 
 from vidanon.geometry import apply, compose, invert
 from vidanon.stages import segment, sharpness
+from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.types import Float, UInt8
@@ -207,15 +208,6 @@ def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     return 1 - _step(_height(landmarks, shape, landmarks[list(BROWS)]), -0.1, 0.0)
 
 
-def _brows(landmarks: Float, shape: tuple[int, ...], edge: float = 0.0) -> Float:
-    """Return where the brows lie, with a border in face widths, (h, w), 0..1."""
-    half = len(BROWS) // 2
-    hulls = (cv2.convexHull(landmarks[list(ids)])[:, 0] for ids in (BROWS[:half], BROWS[half:]))
-    left, right = (_fill(np.asarray(hull, np.float32), shape) for hull in hulls)
-    both = np.maximum(left, right)
-    return _grown(both, edge * face_width(landmarks)) if edge else both
-
-
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
     """Find what of the new picture can be used: its face without hair that falls on it; (h, w), 0..1.
 
@@ -235,9 +227,8 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
     strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
-    strands = (
-        _grown(strands, STRAND_REACH * width) * _step(height, 0.0, 0.03) * (1 - _brows(landmarks, face.shape))
-    )
+    strands = _grown(strands, STRAND_REACH * width) * _step(height, 0.0, 0.03)
+    strands *= 1 - brow_mask(landmarks, face.shape)
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
@@ -297,7 +288,12 @@ def blend(
     mask = face_mask(placed, face_chance, points, forehead)
     usable = _own_face(generated, face_chance, points, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
-    skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - _brows(points, usable.shape, BROW_EDGE))
+    skin = (
+        usable
+        * mask.skin
+        * (mask.cover + 1e-3)
+        * (1 - _grown(brow_mask(points, usable.shape), BROW_EDGE * width))
+    )
     filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin)
     generated += (1 - own)[..., None] * (filled - generated)

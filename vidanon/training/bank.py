@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from vidanon.identity.bank import ADULT_YEARS, LOOK_WEIGHT
 from vidanon.identity.look import LookEncoder
-from vidanon.identity.shade import brow_shade
 from vidanon.models.registry import ModelStore
 from vidanon.plan import skin_tone
 from vidanon.stages.synthesize import as_input
@@ -68,13 +67,11 @@ class Measured:
     Attributes:
         skin_lab: float32 (n, 3), as the pipeline measures it on a source.
         fringe: float32 (n,), Lab distance between forehead and cheeks.
-        brows: float32 (n,), how bright they are beside the cheeks.
         usable: (n,), frontal, no sunglasses, not far out in W.
     """
 
     skin_lab: Float
     fringe: Float
-    brows: Float
     usable: npt.NDArray[np.bool_]
 
 
@@ -90,7 +87,6 @@ def measure(samples: Samples) -> Measured:
     return Measured(
         skin_lab=np.stack([skin_tone(*pair) for pair in pairs]),
         fringe=np.linalg.norm(forehead - cheeks, axis=1),
-        brows=np.array([brow_shade(*pair) for pair in pairs], np.float32),
         usable=(frontal > MIN_FRONTAL)
         & (unusual < np.quantile(unusual, MAX_UNUSUAL))
         & (cheeks[:, 0] - eyes[:, 0] < SUNGLASSES_LAB),
@@ -209,7 +205,6 @@ def make_bank(
         "ancestry": looks[:, 3:TRAITS],
         "beard": looks[:, 7],
         "glasses": looks[:, 8],
-        "brows": measured.brows[chosen],
         "reader": reader,
     }
 

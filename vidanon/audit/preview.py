@@ -123,14 +123,12 @@ def prefer_strangers(
         for person, shown in results.items():
             drawn[person].append(shown | further.get(person, {}))
             costs[person].append(_worst(drawn[person][-1]))
-    links = {p: link for p, link in ((p, _link(drawn[p])) for p in wanted) if link is not None}
+    links = {p: link for p in wanted if (link := _link(drawn[p])) is not None}
     revealing = {
         person: [any(draft.likeness > HIDDEN_BELOW for draft in shown.values()) for shown in faces]
         for person, faces in drawn.items()
     }
-    return _ordered(plan, costs, revealing, limits), {
-        person: link for person, link in links.items() if link is not None
-    }
+    return _ordered(plan, costs, revealing, limits), links
 
 
 def prefer_where_it_failed(

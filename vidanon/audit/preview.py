@@ -84,8 +84,8 @@ def prefer_strangers(
 ) -> tuple[Plan, dict[int, float]]:
     """Put every person's new faces into the order in which they should be tried.
 
-    The first face in the key's order that is clearly a stranger on all frames drawn comes first; if none is,
-    the one that suits best of those that hide the person, or of all if none does.
+    They are drawn in the key's order, two at least, until one is clearly a stranger on all frames drawn. Then
+    the one comes first that suits best of those that hide the person, or of all if none does.
 
     Args:
         source: the video.
@@ -128,7 +128,7 @@ def prefer_strangers(
         person: [any(draft.likeness > HIDDEN_BELOW for draft in shown.values()) for shown in faces]
         for person, faces in drawn.items()
     }
-    return _ordered(plan, costs, revealing, limits), links
+    return _ordered(plan, costs, revealing), links
 
 
 def prefer_where_it_failed(
@@ -344,17 +344,11 @@ def _link(drawn: list[Shown]) -> float | None:
     return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
 
 
-def _ordered(
-    plan: Plan, costs: dict[int, list[float]], revealing: dict[int, list[bool]], limits: dict[int, float]
-) -> Plan:
+def _ordered(plan: Plan, costs: dict[int, list[float]], revealing: dict[int, list[bool]]) -> Plan:
     identities, spares = dict(plan.identities), dict(plan.spares)
     for person, values in costs.items():
         codes = [plan.identities[person], *plan.spares[person]]
-        turns, shows = range(len(values)), revealing[person]
-        by_cost = sorted(turns, key=lambda turn: (shows[turn], values[turn]))
-        first = next((turn for turn in turns if values[turn] < limits[person]), by_cost[0])
-        others = [turn for turn in by_cost if turn != first]
-        order = [first, *others, *range(len(values), len(codes))]
-        identities[person], *rest = (codes[turn] for turn in order)
+        by_cost = sorted(range(len(values)), key=lambda turn: (revealing[person][turn], values[turn]))
+        identities[person], *rest = (codes[turn] for turn in (*by_cost, *range(len(values), len(codes))))
         spares[person] = tuple(rest)
     return replace(plan, identities=identities, spares=spares)

@@ -143,7 +143,9 @@ class _Comparison:
         for box in boxes:
             known = None if before is None else self._memory.of(source.index, box)
             if before is None or known is None or not self._stands(known, before.image, output.image):
-                face = known.source if isinstance(known, FacePair) else self._read(source.image, box)
+                # Boxes are told by identity when they are numbered: an equal one would not do.
+                again = replace(known.source, box=box) if isinstance(known, FacePair) else None
+                face = again or self._read(source.image, box)
                 left += [] if face is None else [face]
             elif isinstance(known, FacePair):
                 pairs.append(replace(known, box=box))

@@ -133,7 +133,7 @@ def test_the_first_run_has_all_converted_by_another_process(
     wanted = conversion.recipes(store)
     assert calls == [(number, len(wanted)) for number in range(1, len(wanted) + 1)]
     for recipe in wanted:
-        converted_network(dataclasses.replace(recipe, build=forbidden), conversion.folder_of(store))
+        converted_network(dataclasses.replace(recipe, build=forbidden), store.converted)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("all is there"))
     conversion.convert_ahead(store, "cpu")
 

@@ -126,11 +126,11 @@ class _Comparison:
             tally.boxes[index] = look.boxes
         if look.unchanged:
             tally.unchanged[index] = look.unchanged
-        numbers = {id(box): self._follow(index, box) for box in look.boxes}
-        pairs = [replace(pair, face=numbers[id(pair.box)]) for pair in look.pairs]
+        numbers = {tuple(box): self._follow(index, box) for box in look.boxes}
+        pairs = [replace(pair, face=numbers[tuple(pair.box)]) for pair in look.pairs]
         tally.faces_judged += len(pairs) + len(look.hidden)
         tally.pairs += pairs
-        tally.hidden += [replace(face, face=numbers[id(face.box)]) for face in look.hidden]
+        tally.hidden += [replace(face, face=numbers[tuple(face.box)]) for face in look.hidden]
         if self._observe is not None and pairs:
             self._observe(look.source, look.output, pairs)
 
@@ -143,14 +143,12 @@ class _Comparison:
         for box in boxes:
             known = None if before is None else self._memory.of(source.index, box)
             if before is None or known is None or not self._stands(known, before.image, output.image):
-                # Boxes are told by identity when they are numbered: an equal one would not do.
-                again = replace(known.source, box=box) if isinstance(known, FacePair) else None
-                face = again or self._read(source.image, box)
+                face = known.source if isinstance(known, FacePair) else self._read(source.image, box)
                 left += [] if face is None else [face]
             elif isinstance(known, FacePair):
-                pairs.append(replace(known, box=box))
+                pairs.append(known)
             else:
-                hidden.append(replace(known, box=box))
+                hidden.append(known)
         more = self._judge(source, output, left) if left else ([], [])
         return pairs + more[0], hidden + more[1]
 
@@ -207,7 +205,6 @@ class _Comparison:
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
             source=face,
             output=shown,
-            box=face.box,
             detail=detail_left(source.image, output, a),
         )
 

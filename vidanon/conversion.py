@@ -49,13 +49,8 @@ def convert(models: ModelStore) -> Iterator[str]:
         ModelsError: a model is missing.
     """
     for recipe in recipes(models):
-        converted_network(recipe, folder_of(models), workers=1)
+        converted_network(recipe, models.converted, workers=1)
         yield recipe.name
-
-
-def folder_of(models: ModelStore) -> Path:
-    """Return where converted networks are kept."""
-    return models.root / "converted"
 
 
 def convert_ahead(models: ModelStore, device: str = "auto", progress: Watch | None = None) -> None:
@@ -71,9 +66,8 @@ def convert_ahead(models: ModelStore, device: str = "auto", progress: Watch | No
             return
     except DeviceError:
         return  # the run will say so
-    folder = folder_of(models)
     wanted = recipes(models)
-    if all(is_converted(recipe, folder) for recipe in wanted) or not _can_keep(folder):
+    if all(is_converted(recipe, models.converted) for recipe in wanted) or not _can_keep(models.converted):
         return
     command = [sys.executable, "-m", "vidanon", "models", "convert"]
     environment = os.environ | {"VIDANON_MODELS": str(models.root)}

@@ -71,7 +71,7 @@ class DlibResNet:
         except ImportError as error:
             raise ModelsError("dlib is missing; install it with 'pip install dlib-bin'") from error
         self._dlib: Any = dlib
-        self._network = shared_network(recipe(models), models.root / "converted", workers=workers)
+        self._network = shared_network(recipe(models), models.converted, workers=workers)
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Return the descriptor of one face.

@@ -159,7 +159,12 @@ class Renderer:
                 with summary.timed("encode"):
                     encoder.write(frame)
                 obscured = [key for key, face in faces.items() if not face.show]
-                summary.count(frame.index, len(faces), obscured, [*_with_something_in_front(faces)])
+                in_front = [
+                    key
+                    for key, face in faces.items()
+                    if face.show and gate.anything_stays(face.in_front, face.bare)
+                ]
+                summary.count(frame.index, len(faces), obscured, in_front)
                 if progress is not None:
                     progress(summary.frames, total)
         return summary
@@ -315,13 +320,6 @@ class Renderer:
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )
         return True
-
-
-def _with_something_in_front(faces: dict[int, _Face]) -> Iterator[int]:
-    """Yield the tracks whose new face something stays before."""
-    for key, face in faces.items():
-        if face.show and gate.anything_stays(face.in_front, face.bare):
-            yield key
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:

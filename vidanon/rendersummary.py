@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+BY_TRACK = ("obscured_at", "in_front_at")
+"""What is noted frame by frame: fields of a summary."""
+
 
 @dataclass(slots=True)
 class RenderSummary:
@@ -33,9 +36,9 @@ class RenderSummary:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
-    def frames_by_track(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """What was noted frame by frame."""
-        return self.obscured_at, self.in_front_at
+    def frames_by_track(self) -> tuple[dict[int, list[int]], ...]:
+        """What was noted frame by frame, in the order of :data:`BY_TRACK`."""
+        return tuple(getattr(self, name) for name in BY_TRACK)
 
     def add(self, part: RenderSummary) -> None:
         """Add what was drawn of further frames; a note that both have stays one."""

@@ -59,7 +59,6 @@ class FacePair:
         nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source, output: what was compared.
-        box: float32 (4,), the source face.
         detail: see :func:`vidanon.measures.detail_left`.
     """
 
@@ -71,8 +70,12 @@ class FacePair:
     pose_error_deg: float
     source: FaceReading
     output: FaceReading
-    box: Float
     detail: float
+
+    @property
+    def box(self) -> Float:
+        """Of the source face, float32 (4,)."""
+        return self.source.box
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,16 +148,15 @@ def covered(track: Track, frames: Sequence[int]) -> Track:
 def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     """Obscure between the passing samples around every failing one; everywhere where most of them fail."""
     better = track
-    for some in _failing_ranges(track, result):
+    for some in _ranges_around(result.failing, track, result):
         better = obscured(better, some)
     return obscured(track, range(track.start, track.end)) if better is track else better
 
 
 def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:
     """Return the frames around all samples that fail or come near it."""
-    near = [sample for sample in result.samples if _is_near_line(sample)]
-    around = [_around_failing(sample.frame, result, track) for sample in near]
-    return [frame for some in (*around, *_failing_ranges(track, result)) for frame in some]
+    near = [sample for sample in result.samples if sample.recognised_by or _is_near_line(sample)]
+    return [frame for some in _ranges_around(near, track, result) for frame in some]
 
 
 def _is_near_line(sample: Sample) -> bool:
@@ -165,15 +164,15 @@ def _is_near_line(sample: Sample) -> bool:
     return near_dlib or sample.similarity > SFACE_SAME_PERSON - NEAR_SFACE
 
 
-def _failing_ranges(track: Track, result: TrackAudit) -> list[range]:
-    """Return where somebody may be recognised: around all failing samples; everywhere if most fail."""
+def _ranges_around(samples: Sequence[Sample], track: Track, result: TrackAudit) -> list[range]:
+    """Return where somebody may be recognised: around some samples; everywhere if most of all fail."""
     if len(result.failing) > LOCAL_SHARE * len(result.samples):
         return [range(track.start, track.end)]
-    return [_around_failing(failing.frame, result, track) for failing in result.failing]
+    return [_up_to_passing(sample.frame, result, track) for sample in samples]
 
 
-def _around_failing(frame: int, result: TrackAudit, track: Track) -> range:
-    """Return what lies between the passing samples on both sides of a failing one."""
+def _up_to_passing(frame: int, result: TrackAudit, track: Track) -> range:
+    """Return what lies between the passing samples on both sides of a frame, and a margin at least."""
     passing = [sample.frame for sample in result.samples if not sample.recognised_by]
     start = max((other + 1 for other in passing if other < frame), default=track.start)
     end = min((other for other in passing if other > frame), default=track.end)

@@ -95,7 +95,7 @@ class Keeper:
         bank = load_bank()
         wanted = bank.read(source.embedding, source.look).labels
         shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
-        asked, brow = led_away(code.vector, source.embedding), 0.0
+        asked, gain = led_away(code.vector, source.embedding), 1.0
         with ThreadPoolExecutor(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for _ in range(LOOKS):
@@ -110,7 +110,7 @@ class Keeper:
                 if not code.kept:
                     lacking[:BEARD] = 0
                 shift += lacking @ bank.w_slopes
-        gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
+                gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
         return Aim(asked, shift, gain)
 
     def _mapped(self, view: View, asked: Float) -> Float:
@@ -135,17 +135,12 @@ def missing(wanted: Float, found: Float) -> Float:
         found: float32 (9,), of the new face.
     """
     gap = wanted - found
-    over = _beyond(gap, FREE)
+    over = np.sign(gap) * np.maximum(np.abs(gap) - FREE, 0)
     # The shares of ancestry change together, or the directions would say nothing.
     shares = gap[ANCESTRY] - gap[ANCESTRY].mean()
     far = max(float(np.abs(shares).sum()) / 2, 1e-6)
     over[ANCESTRY] = shares * max(0.0, 1 - float(FREE[ANCESTRY][0]) / far)
     return np.asarray(over, np.float32)
-
-
-def _beyond(gap: Float, free: Float | float) -> Float:
-    """Return how far gaps reach beyond what is free, with their sign."""
-    return np.asarray(np.sign(gap) * np.maximum(np.abs(gap) - free, 0), np.float32)
 
 
 def _shades_in(view: View) -> tuple[float, float]:

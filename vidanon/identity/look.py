@@ -38,7 +38,7 @@ class LookEncoder:
     """
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
-        self._network = shared_network(recipe(), models.root / "converted", device, workers)
+        self._network = shared_network(recipe(), models.converted, device, workers)
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Return the features of a face, float32 (256,); means over frames can be read as well.

@@ -22,6 +22,7 @@ import numpy as np
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.manifest import product_digest
 from vidanon.leftovers import remove_leftovers
+from vidanon.rendersummary import BY_TRACK, RenderSummary
 from vidanon.settings import Settings
 from vidanon.types import Plan
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from vidanon.audit.loop import Draw
     from vidanon.models.registry import ModelStore
     from vidanon.renderer import Renderer
-    from vidanon.rendersummary import RenderSummary
 
-_BY_TRACK = ("obscured_at", "in_front_at")
 PART_FRAMES = 240
 """Some times as long as two key pictures are apart, so that parts cost hardly any more bits."""
 
@@ -92,7 +91,6 @@ class PartWork:
         """Write a part, and beside it what was drawn."""
         from vidanon.redraw import write_span
         from vidanon.renderer import Renderer
-        from vidanon.rendersummary import RenderSummary
         from vidanon.stages.encode import discard, publish, temporary_path
 
         if self._renderer is None:
@@ -237,7 +235,7 @@ def _as_dict(summary: RenderSummary) -> dict[str, object]:
         "replaced": summary.replaced,
         "obscured": summary.obscured,
         "seconds": summary.seconds,
-        **{name: getattr(summary, name) for name in _BY_TRACK},
+        **{name: getattr(summary, name) for name in BY_TRACK},
         "notes": summary.notes,
     }
 
@@ -249,12 +247,11 @@ def _sum(parts: Sequence[Part], frames: int, notes: Sequence[str]) -> RenderSumm
         OutputError: frames are missing.
     """
     from vidanon.errors import OutputError
-    from vidanon.rendersummary import RenderSummary
 
     total = RenderSummary()
     for part in parts:
         counts = json.loads(part.counts.read_text())
-        for name in _BY_TRACK:  # numbers of tracks are text in JSON
+        for name in BY_TRACK:  # numbers of tracks are text in JSON
             counts[name] = {int(track): indices for track, indices in counts[name].items()}
         total.add(RenderSummary(**counts))
     if total.frames != frames:

@@ -113,6 +113,16 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, hashed once per process while size and time stay.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    return _cached_sha256(path, status.st_size, status.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=64)
 def _cached_sha256(path: Path, size: int, mtime_ns: int) -> str:
     """Hash once per process and state of the file; ``size`` and ``mtime_ns`` are part of the key."""
@@ -130,6 +140,11 @@ class ModelStore:
     def __init__(self, root: Path | None = None, offline: bool = False) -> None:
         self.root = root if root is not None else default_root()
         self.offline = offline
+
+    @property
+    def converted(self) -> Path:
+        """Where converted networks are kept, see :mod:`vidanon.networks.converted`."""
+        return self.root / "converted"
 
     def path(self, name: str) -> Path:
         """Return the checked file of a model (of several files, the first; the others lie beside it).
@@ -149,10 +164,10 @@ class ModelStore:
             path = self.root / file.name
             if not path.is_file():
                 return f"model file {path} is missing"
-            stat = path.stat()
-            if stat.st_size != file.size:
-                return f"model file {path} is altered ({stat.st_size} bytes instead of {file.size})"
-            if _cached_sha256(path, stat.st_size, stat.st_mtime_ns) != file.sha256:
+            size = path.stat().st_size
+            if size != file.size:
+                return f"model file {path} is altered ({size} bytes instead of {file.size})"
+            if sha256_of(path) != file.sha256:
                 return f"model file {path} is altered (its sha256 does not fit)"
         return None
 

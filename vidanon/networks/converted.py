@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidanon.models.registry import sha256_of
 from vidanon.networks.runtime import (
     Array,
     Network,
@@ -54,9 +55,9 @@ class Recipe:
         """Return the hexadecimal digest of all that decides what the graph computes."""
         code = sorted(Path(__file__).parent.glob("*.py"))
         versions = [metadata.version(package) for package in ("openvino", "torch")]
-        parts = [str((versions, [(x.shape, x.dtype.str) for x in self.example])).encode()]
-        parts += [path.read_bytes() for path in (*self.weights, *code)]
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+        made_with = str((versions, [(x.shape, x.dtype.str) for x in self.example])).encode()
+        files = (bytes.fromhex(sha256_of(path)) for path in (*self.weights, *code))
+        return hashlib.sha256(b"".join([hashlib.sha256(made_with).digest(), *files])).hexdigest()
 
 
 def shared_network(

@@ -288,12 +288,8 @@ def blend(
     mask = face_mask(placed, face_chance, points, forehead)
     usable = _own_face(generated, face_chance, points, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
-    skin = (
-        usable
-        * mask.skin
-        * (mask.cover + 1e-3)
-        * (1 - _grown(brow_mask(points, usable.shape), BROW_EDGE * width))
-    )
+    brows = _grown(brow_mask(points, usable.shape), BROW_EDGE * width)
+    skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
     filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin)
     generated += (1 - own)[..., None] * (filled - generated)

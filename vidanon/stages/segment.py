@@ -51,7 +51,7 @@ class PartReader:
     """The segmenter, safe to call from several threads."""
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
-        self._network = shared_network(recipe(), models.root / "converted", device, workers)
+        self._network = shared_network(recipe(), models.converted, device, workers)
 
     def crop(self, crop: Float) -> Float:
         """Return the part chances of a crop, float32 (3, 128, 128) in [-1, 1]."""

@@ -140,7 +140,7 @@ class Synthesizer:
         self._exits: dict[int, Network] = {}
 
     def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
-        return shared_network(recipe, self._models.root / "converted", self._device, self._workers, bfloat16)
+        return shared_network(recipe, self._models.converted, self._device, self._workers, bfloat16)
 
     def prepare(self, exit_px: int) -> None:
         """Load a generator exit; call before threads start."""

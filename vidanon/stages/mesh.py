@@ -30,5 +30,27 @@ CHIN = (200, 199, 175, 32, 262, 208, 428)
 RIGID = (33, 133, 263, 362, 168, 6, 195, 4, 1, 2, 98, 327)
 """Points that move with the skull: eye corners, nose."""
 
+RIGHT_HALF = (
+    *FACE_OVAL[19:],
+    *EYES[:8],
+    *(IRISES[0], *IRIS_RINGS[0]),
+    *BROWS[:6],
+    *(98, 64),
+    *(61, 91, 84, 37, 40, 78, 88, 87, 80, 82),
+    *CHEEKS[::2],
+)
+LEFT_HALF = (
+    *FACE_OVAL[1:18],
+    *EYES[8:],
+    *(IRISES[1], *IRIS_RINGS[1]),
+    *BROWS[6:],
+    *(327, 294),
+    *(291, 321, 314, 267, 270, 308, 318, 317, 310, 312),
+    *CHEEKS[1::2],
+)
+"""Points of the warp on the person's own right and left, without those in the middle."""
+SIDES, BRIDGE = (234, 454), 168
+"""The widest points of the face, right and left, and the root of the nose between them."""
+
 CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, *IRIS_RINGS, BROWS, NOSE, LIPS, CHEEKS)))
 """Control points of the thin-plate warp."""

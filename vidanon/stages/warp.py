@@ -13,7 +13,18 @@ import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
-from vidanon.stages.mesh import CONTROL, EYE_CORNERS, FACE_OVAL, IRIS_RINGS, IRISES, RIGID
+from vidanon.stages.mesh import (
+    BRIDGE,
+    CONTROL,
+    EYE_CORNERS,
+    FACE_OVAL,
+    IRIS_RINGS,
+    IRISES,
+    LEFT_HALF,
+    RIGHT_HALF,
+    RIGID,
+    SIDES,
+)
 from vidanon.types import Float, UInt8
 
 Box = tuple[int, int, int, int]
@@ -26,6 +37,11 @@ FOLLOW_OUTLINE = 0.95
 SMOOTHING = 1e-4
 SMOOTHING_IRIS = 1e-6
 """A pixel of the iris is much of a gaze, so irises must come to lie where they should."""
+SMOOTHING_FAR = 1e-2
+"""The far side of a turned head lies partly behind nose and lips, in the picture otherwise than in the frame:
+met exactly, its points fold what is in front of them."""
+TURNED = (0.6, 0.3)
+"""Ratio of the far half of a face to the near one where that begins and where it is complete."""
 GRID_MIN_PX = 8
 """Least spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
 EYE_GRID_MIN_PX = 2
@@ -93,7 +109,7 @@ def warp_to_frame(picture: UInt8, generated: Float, target: Float, region: Box) 
         (target[points] - center) / scale,
         generated[points],
         kernel="thin_plate_spline",
-        smoothing=np.where(np.isin(points, IRIS_POINTS), SMOOTHING_IRIS, SMOOTHING),
+        smoothing=_smoothing(target),
     )
 
     def picture_points(frame_points: Float) -> Float:
@@ -110,6 +126,15 @@ def warp_to_frame(picture: UInt8, generated: Float, target: Float, region: Box) 
     map_x, map_y = cv2.split(picture_from_frame)
     drawn = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(drawn, np.uint8)
+
+
+def _smoothing(target: Float) -> Float:
+    """Return how loosely each control point is met, (n,)."""
+    exact = np.where(np.isin(CONTROL, IRIS_POINTS), SMOOTHING_IRIS, SMOOTHING)
+    halves = np.linalg.norm(target[list(SIDES)] - target[BRIDGE], axis=1)
+    turned = np.interp(halves.min() / max(halves.max(), 1e-6), TURNED[::-1], (1.0, 0.0))
+    far = np.isin(CONTROL, RIGHT_HALF if halves[0] < halves[1] else LEFT_HALF)
+    return np.asarray(exact * (SMOOTHING_FAR / exact) ** (turned * far))
 
 
 def _dense(evaluate: Callable[[Float], Float], box: Box, step: int) -> Float:

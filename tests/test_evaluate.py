@@ -18,9 +18,9 @@ from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
 from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
-from vidanon.stages.encode import rejected_path
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.landmark import box_iou
+from vidanon.stages.target import rejected_path
 
 FRAMES = 12
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

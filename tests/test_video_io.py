@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from vidanon.errors import InputError, OutputError
 from vidanon.stages.decode import Decoder, probe
-from vidanon.stages.encode import Encoder, open_encoder, publish, rejected_path, temporary_path
+from vidanon.stages.encode import Encoder, open_encoder
 from vidanon.stages.hdr import x264_params
+from vidanon.stages.target import publish, rejected_path, temporary_path
 from vidanon.types import Frame
 
 

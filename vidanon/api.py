@@ -86,7 +86,7 @@ def check_target(source: Path, target: Path) -> None:
     Raises:
         OutputError: of another kind than the source, the source itself, or a place that cannot be written to.
     """
-    from vidanon.stages.encode import require_kind
+    from vidanon.stages.target import require_kind
 
     require_writable(source, target)
     require_kind(source, target)
@@ -101,7 +101,7 @@ def require_writable(source: Path, target: Path) -> None:
         OutputError: it is, or it cannot.
     """
     from vidanon.leftovers import remove_leftovers
-    from vidanon.stages.encode import temporary_path
+    from vidanon.stages.target import temporary_path
 
     probe_file = temporary_path(target)
     try:
@@ -271,7 +271,7 @@ def _draw(
     """Render, audit, publish and sum up; source, target and models were checked."""
     from vidanon.audit.loop import render_until_safe
     from vidanon.identity.cast import open_cast
-    from vidanon.stages.encode import discard, publish, rejected_path, temporary_path
+    from vidanon.stages.target import discard, publish, rejected_path, temporary_path
 
     cast = open_cast(settings.identity)
     if cast is not None:

@@ -20,10 +20,11 @@ from vidanon.errors import InputError
 from vidanon.geometry import apply
 from vidanon.mixing import Head, Mixer, read_picture
 from vidanon.stages.decode import Decoder
-from vidanon.stages.encode import discard, open_encoder, publish, temporary_path
+from vidanon.stages.encode import open_encoder
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.smooth import smooth_landmarks
 from vidanon.stages.synthesize import crop_face, smooth_latents
+from vidanon.stages.target import discard, publish, temporary_path
 from vidanon.stages.workers import ordered_map
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Face, Float, Frame, UInt8
 

@@ -142,7 +142,7 @@ def _evaluate_clip(
 ) -> dict[str, Any]:
     from vidanon.api import anonymize, default_output
     from vidanon.stages.decode import probe
-    from vidanon.stages.encode import rejected_path
+    from vidanon.stages.target import rejected_path
 
     name = source.name
     if options.max_frames is not None:

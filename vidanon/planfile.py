@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidanon.errors import OutputError, SettingsError
-from vidanon.stages.encode import discard, publish, temporary_path
+from vidanon.stages.target import discard, publish, temporary_path
 from vidanon.types import EMBEDDING_SIZE, IdentityCode, Origin, Plan, Track, VideoInfo
 
 FORMAT = "vidanon-plan"

@@ -80,7 +80,7 @@ def render_until_safe(
     Raises:
         SettingsError, InputError, ModelsError, DeviceError, OutputError: see :mod:`vidanon.errors`.
     """
-    from vidanon.stages.encode import discard
+    from vidanon.stages.target import discard
 
     scratch = target.with_name(f"{target.name}.parts")  # a run that is killed leaves it to the next one
     try:
@@ -188,7 +188,7 @@ def _recognised(found: Audit) -> dict[int, list[int]]:
 
 def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:
     """Keep a refused result, hidden, for what it shares with the next one; the one before goes."""
-    from vidanon.stages.encode import discard
+    from vidanon.stages.target import discard
 
     discard(scratch)
     scratch.mkdir(mode=0o700)

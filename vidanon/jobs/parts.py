@@ -91,7 +91,7 @@ class PartWork:
         """Write a part, and beside it what was drawn."""
         from vidanon.redraw import write_span
         from vidanon.renderer import Renderer
-        from vidanon.stages.encode import discard, publish, temporary_path
+        from vidanon.stages.target import discard, publish, temporary_path
 
         if self._renderer is None:
             self._renderer = Renderer(self.plan, self.settings, self.models, RenderSummary())

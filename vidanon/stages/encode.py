@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mimetypes
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +34,7 @@ from vidanon.stages.decode import (
     video_stream,
 )
 from vidanon.stages.hdr import x264_params
+from vidanon.stages.target import VIDEO_CODECS, require_kind
 from vidanon.types import Frame, VideoInfo, eight_bit
 
 if TYPE_CHECKING:
@@ -47,8 +45,6 @@ log = logging.getLogger("vidanon")
 KEY_EVERY_FRAMES = 60
 """From one key picture to the next is drawn anew what the audit sends back; 60 instead of 250 cost 5 to 10 %
 of size."""
-VIDEO_CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
-"""Target suffix to encoder; also the list of containers that can be written."""
 
 ENCODER_THREADS = 2
 
@@ -66,49 +62,6 @@ _PLAIN_TAGS = {"major_brand", "minor_version", "compatible_brands", "language", 
 _PLAIN_TAGS |= {"duration", "bps", "number_of_frames", "number_of_bytes", "filename", "mimetype", "rotate"}
 
 
-def temporary_path(final: Path) -> Path:
-    """Hidden file beside ``final`` with the same suffix, to write to before publishing."""
-    return final.with_name(f".{final.stem}.{os.getpid()}.partial{final.suffix}")
-
-
-def rejected_path(final: Path) -> Path:
-    """Where a result stays that must not be published: ``clip.mp4`` -> ``clip.rejected.mp4``."""
-    return final.with_name(f"{final.stem}.rejected{final.suffix}")
-
-
-def discard(temporary: Path) -> None:
-    """Delete what was written to a temporary path, if anything was."""
-    if temporary.is_dir():
-        shutil.rmtree(temporary, ignore_errors=True)
-    else:
-        temporary.unlink(missing_ok=True)
-
-
-def require_kind(source: Path, target: Path) -> None:
-    """Make sure that the target is of a kind that can hold the source.
-
-    Raises:
-        OutputError: a folder for a file or the other way round, a picture for a video, or an unknown suffix.
-    """
-    suffix, known = target.suffix.lower(), list(VIDEO_CODECS)
-    if stills.is_stills(source):
-        is_file_name = (mimetypes.guess_type(target.name)[0] or "").startswith(("video/", "image/"))
-        if source.is_dir() and not is_file_name:
-            if target.is_dir() and any(target.iterdir()):
-                raise OutputError(
-                    f"output {target} is a folder with something in it; choose a new one with -o"
-                )
-            if source.resolve() in target.resolve().parents:
-                raise OutputError(f"output {target} lies within the input; choose a folder beside it with -o")
-            return
-        if not source.is_dir():
-            known = list(stills.STILL_SUFFIXES)
-    if target.is_dir():
-        raise OutputError(f"output {target} is a folder; give a file name with -o")
-    if suffix not in known:
-        raise OutputError(f"output {target}: the name must end in {', '.join(known)}; choose another with -o")
-
-
 def open_encoder(
     source: Path, info: VideoInfo, target: Path, settings: EncodeSettings
 ) -> Encoder | stills.StillsEncoder:
@@ -123,18 +76,6 @@ def open_encoder(
     if stills.is_stills(source) and target.suffix.lower() not in VIDEO_CODECS:
         return stills.StillsEncoder(source, info, target, settings)
     return Encoder(source, info, target, settings)
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """Move a finished file or folder to its final name in one step.
-
-    Raises:
-        OutputError: the final name cannot be written.
-    """
-    try:
-        temporary.replace(final)
-    except OSError as error:
-        raise OutputError(f"{final}: cannot be written ({error.strerror}); choose another target") from error
 
 
 class Encoder:

@@ -24,7 +24,7 @@ from vidanon.measures import HeadPose, angle_deg, detail_left, is_same_picture, 
 from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
-from vidanon.stages.landmark import box_iou
+from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
 from vidanon.stages.workers import ordered_map
 from vidanon.tally import FacePair, FaceReading, HiddenFace, Memory, Tally, results_of
 from vidanon.types import Float, Frame, UInt8
@@ -143,7 +143,7 @@ class _Comparison:
         for box in boxes:
             known = None if before is None else self._memory.of(source.index, box)
             if before is None or known is None or not self._stands(known, before.image, output.image):
-                face = known.source if isinstance(known, FacePair) else self._read(source.image, box)
+                face = known.source if isinstance(known, FacePair) else self._read_source(source.image, box)
                 left += [] if face is None else [face]
             elif isinstance(known, FacePair):
                 pairs.append(known)
@@ -160,13 +160,16 @@ class _Comparison:
             return False
         return is_same_picture(before, output, known.box)
 
-    def _read(self, image: UInt8, box: Float) -> FaceReading | None:
+    def _read_source(self, image: UInt8, box: Float) -> FaceReading | None:
+        return self._read(image, box, self._detect.tilt(image, box))
+
+    def _read(self, image: UInt8, box: Float, tilt: float) -> FaceReading | None:
         """Read what is compared off a face; None where it has no landmarks."""
-        (mesh,) = self._landmark(image, [box])
+        (mesh,) = self._landmark(image, [box], [tilt])
         if mesh is None:
             return None
         descriptor = None if self._dlib is None else self._dlib(image, mesh[0])
-        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor)
+        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor, tilt)
 
     def _judge(
         self, source: Frame, output: Frame, found: list[FaceReading]
@@ -175,7 +178,11 @@ class _Comparison:
         seen = self._near(output.image, boxes, quick=True)
         if not all(any(box_iou(box, other) >= _MATCH_IOU for other in seen) for box in boxes):
             seen = self._near(output.image, boxes, quick=False)  # before a face counts as gone
-        shown = [face for face in (self._read(output.image, box) for box in seen) if face is not None]
+        # Upright looks often miss new faces that lie on their side or upside down.
+        seen += [face.box for face in found if abs(np.degrees(face.tilt)) > FIRM_TILT_DEG]
+        tilts = [max(found, key=lambda face: box_iou(face.box, box)).tilt for box in seen]
+        read = (self._read(output.image, box, tilt) for box, tilt in zip(seen, tilts, strict=True))
+        shown = [face for face in read if face is not None]
         pairs, hidden = [], []
         for face in found:
             best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)

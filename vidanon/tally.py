@@ -32,6 +32,7 @@ class FaceReading:
         blendshapes: float32 (52,).
         embedding: float32 (128,), SFace.
         descriptor: float32 (128,), dlib's; None without dlib.
+        tilt: how far the face is turned in the picture, radians, clockwise.
     """
 
     box: Float
@@ -39,6 +40,7 @@ class FaceReading:
     blendshapes: Float
     embedding: Float
     descriptor: Float | None
+    tilt: float
 
     def distance(self, other: FaceReading) -> float:
         """Return dlib's distance; NaN without dlib."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_a_gate_that_nothing_passes_obscures_every_face(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures = evaluate_pair(folder / "source.mp4", target, ModelStore(), stride=4)
     assert figures["leak_frames"] == 0
+
+
+@pytest.mark.parametrize("turn", ["transpose=1", "hflip,vflip"])
+def test_a_video_filmed_the_wrong_way_round_gets_new_faces(turn: str, tmp_path: Path) -> None:
+    """Read as if they were upright, two heads look alike to recognisers, and all would be obscured."""
+    options = ("-vf", turn, "-an", "-crf", "14")
+    source = cut_sample(tmp_path / "turned.mp4", 12, FRAMES // 2, options)
+    (tmp_path / "key").write_bytes(b"the same key gives the same face")
+    target = tmp_path / "new.mp4"
+    done = vidanon("anonymize", source, "-o", target, "--key-file", tmp_path / "key")
+    assert done.returncode == 0, done.stderr
+    replaced = re.search(r"faces replaced +(\d+)", done.stdout)
+    assert replaced is not None
+    assert int(replaced[1]) >= FRAMES // 2, done.stdout
+    figures = evaluate_pair(source, target, ModelStore(), stride=2)
+    assert figures["faces_judged"] > 0
+    assert figures["recognised_frames"] == figures["faces_lost"] == 0
 
 
 def test_a_video_without_a_face_comes_out_as_it_went_in(silent_clip: Path, tmp_path: Path) -> None:

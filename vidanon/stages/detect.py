@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidanon.errors import ModelsError
+from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.networks.runtime import OpenVinoNetwork, shared, state_of_file
+from vidanon.stages.landmark import square_around
 from vidanon.types import Face, Float, UInt8
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ MAX_ENLARGEMENT = 2.0
 HALF_SURE = 0.5  # share of the threshold from which a box counts where the other detector sees one too
 TURNED_SCORE = 0.8  # YuNet's, in turned pictures, where three looks make three times as many mistakes
 LARGE_FRAME = 1.25  # times ``long_side_px``: above, small faces need looks at larger sizes
+SURE_OF_TILT = 0.5  # CenterFace's score from which its tilt counts; YuNet takes heads upside down for upright
+SURE_SIDE = 0.9  # YuNet's score of one of four sides from which that side counts without CenterFace
+UPRIGHT_TILT = NEAR_TILT = np.radians(60.0)
+TILT_PX, TILT_SCALE = 160, 1.6  # side of the crop in which a face is looked at alone, in px and box sides
 COMPILED_SIZES = 8  # per network; a folder of pictures may hold hundreds of sizes
 
 
@@ -67,17 +73,32 @@ def agree(one: Candidates, other: Candidates, sure: tuple[float, float]) -> Cand
         sure: score from which a box of the first, of the second, counts alone.
     """
     belief = [one.scores / sure[0], other.scores / sure[1]]
-    low = np.maximum(one.boxes[:, None, :2], other.boxes[None, :, :2])
-    high = np.minimum(one.boxes[:, None, 2:], other.boxes[None, :, 2:])
-    inter = np.prod(np.maximum(high - low, 0), axis=2)
-    areas = [np.prod(look.boxes[:, 2:] - look.boxes[:, :2], axis=1) for look in (one, other)]
-    same = inter > SAME_FACE_IOU * (areas[0][:, None] + areas[1][None] - inter)
+    same = overlaps_of(one.boxes, other.boxes) > SAME_FACE_IOU
     total = np.where(same, belief[0][:, None] + belief[1][None], 0)
     kept = [
         np.maximum(own, total.max(axis=axis, initial=0)) >= 1
         for own, axis in zip(belief, (1, 0), strict=True)
     ]
     return join([one.pick(kept[0]), other.pick(kept[1])])
+
+
+def tilted_like(found: Candidates, other: Candidates) -> Candidates:
+    """Give candidates the tilt of what another family is sure to see in the same place."""
+    tilts = found.tilts.copy()
+    other = other.pick(other.scores >= SURE_OF_TILT)
+    for row, overlaps in enumerate(overlaps_of(found.boxes, other.boxes)):
+        if overlaps.max(initial=0.0) > SAME_FACE_IOU:
+            tilts[row] = other.tilts[overlaps.argmax()]
+    return Candidates(found.boxes, found.scores, tilts)
+
+
+def overlaps_of(one: Float, other: Float) -> Float:
+    """Return the intersections over union, (n, m), of boxes (n, 4) and (m, 4)."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    inter = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one, other)]
+    return np.asarray(inter / np.maximum(areas[0][:, None] + areas[1][None] - inter, 1e-6), np.float32)
 
 
 class _SizedNetwork:
@@ -173,8 +194,12 @@ def turn_back(found: Candidates, quarters: int, width: int, height: int) -> Cand
         before = width if done % 2 else height  # of the picture that the last turn was applied to
         x0, y0, x1, y1 = boxes.T
         boxes = np.stack([before - 1 - y1, x0, before - 1 - y0, x1], axis=1)
-    tilts = found.tilts + np.float32(quarters * np.pi / 2)
-    return Candidates(boxes, found.scores, (tilts + np.pi) % (2 * np.pi) - np.pi)
+    return Candidates(boxes, found.scores, _wrapped(found.tilts + np.float32(quarters * np.pi / 2)))
+
+
+def _wrapped(angle: Any) -> Any:
+    """Bring angles, radians, to -pi .. pi."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def keep_best(boxes: Float, scores: Float, iou: float = SAME_FACE_IOU) -> npt.NDArray[np.intp]:
@@ -207,6 +232,25 @@ def fit(image: UInt8, long_side_px: int) -> tuple[UInt8, float]:
         image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
     down, right = (-side % GRID_PX for side in image.shape[:2])
     return np.pad(image, ((0, down), (0, right), (0, 0))), scale
+
+
+def _square(image: UInt8, box: Float) -> UInt8:
+    """Cut a square of ``TILT_PX`` around a box."""
+    import cv2
+
+    picture_from_frame = compose(picture_from_unit(TILT_PX), invert(square_around(box, 0.0, TILT_SCALE)))
+    crop = cv2.warpAffine(image, picture_from_frame, (TILT_PX, TILT_PX), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
+
+
+def _central(look: Candidates) -> tuple[float, float]:
+    """Return score and tilt of the best face in the middle of a crop of ``TILT_PX``; (0, 0) without one."""
+    middles = (look.boxes[:, :2] + look.boxes[:, 2:]) / 2
+    central = (np.abs(middles - TILT_PX / 2) < TILT_PX / 6).all(axis=1)
+    if not central.any():
+        return 0.0, 0.0
+    row = int(np.where(central, look.scores, -1).argmax())
+    return float(look.scores[row]), float(look.tilts[row])
 
 
 def _batch(image: UInt8) -> Float:
@@ -250,6 +294,36 @@ class FaceDetector:
             for i in keep_best(boxes, found.scores)
         ]
 
+    def tilt(self, image: UInt8, box: Float) -> float:
+        """Find out how far a face is turned, by a look at it alone, or from all four sides.
+
+        Upside down or on its side, a face is often found as if it were upright, and a mesh fitted so is
+        nobody's.
+
+        Args:
+            image: uint8 RGB (h, w, 3).
+            box: float32 (4,), of a face in it.
+
+        Returns:
+            Radians, clockwise; 0 upright, or where nothing can be told.
+        """
+        crop = _square(image, box)
+        score, tilt = _central(self._look_centerface(crop, TILT_PX))
+        is_sure = score >= SURE_OF_TILT
+        if is_sure and abs(tilt) <= UPRIGHT_TILT:
+            return tilt
+        looks = [
+            _central(turn_back(self._look_yunet(np.rot90(crop, n), TILT_PX), n, TILT_PX, TILT_PX))
+            for n in range(4)
+        ]
+        if not is_sure:
+            score, tilt = max(looks)
+            return tilt if score >= SURE_SIDE else 0.0
+        # On its side, CenterFace is right about the side, and YuNet about the angle.
+        near = [look for look in looks[1:] if abs(_wrapped(look[1] - tilt)) <= NEAR_TILT]
+        score, finer = max(near, default=(0.0, 0.0))
+        return finer if score >= TURNED_SCORE else tilt
+
     def _all(self, image: UInt8, turned: bool) -> Candidates:
         height, width = image.shape[:2]
         long_side = self._settings.long_side_px
@@ -262,7 +336,7 @@ class FaceDetector:
             yunet.append(turn_back(found, quarters, width, height))
         sure = self._settings.min_score, self._settings.min_yunet_score
         centerface = self._look_centerface(image, long_side * 3 // 2 if large else long_side)
-        return agree(centerface, join(yunet), sure)
+        return agree(centerface, tilted_like(join(yunet), centerface), sure)
 
     def _look_centerface(self, image: UInt8, long_side_px: int) -> Candidates:
         picture, scale = fit(image, long_side_px)

@@ -6,7 +6,6 @@ import pytest
 from test_evaluate import model
 
 from vidanon.measures import canonical_face
-from vidanon.models.registry import ModelStore
 from vidanon.settings import RenderSettings
 from vidanon.stages import warp
 from vidanon.stages.mesh import EYE_CORNERS, FACE_OVAL, IRIS_RINGS, IRISES
@@ -35,13 +34,12 @@ def head(points: Float, yaw_deg: float, size_px: int) -> Float:
 @pytest.mark.parametrize(("drawn_deg", "source_deg"), [(25, 40), (-25, -40), (30, 45), (35, 50), (40, 55)])
 def test_nothing_of_a_turned_face_is_drawn_twice(drawn_deg: float, source_deg: float) -> None:
     """Generated heads turn less than real ones; the far side then lies elsewhere behind the nose."""
-    model("face-landmarker")
-    points = canonical_face(ModelStore().path("face-landmarker"))
+    points = canonical_face(model("face-landmarker"))
     generated, source = head(points, drawn_deg, PICTURE_PX), head(points, source_deg, FRAME_PX)
     assert warp.landmark_error(generated, source) < RenderSettings().gate_nme, "it would be obscured"
     target = warp.target_landmarks(generated, source)
-    ramp = np.repeat(np.arange(PICTURE_PX) // 2, 3).reshape(1, PICTURE_PX, 3).astype(np.uint8)
-    picture = np.repeat(ramp, PICTURE_PX, axis=0)
+    picture = np.zeros((PICTURE_PX, PICTURE_PX, 3), np.uint8)
+    picture[:] = np.arange(PICTURE_PX)[:, None] // 2
 
     drawn = warp.warp_to_frame(picture, generated, target, (0, 0, FRAME_PX, FRAME_PX))[..., 0].astype(int)
 

@@ -6,7 +6,6 @@ in training, dlib did not; both say how far identity and attributes were told ap
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from vidanon.identity.keep import Keeper
 from vidanon.identity.look import LookEncoder
 from vidanon.measures import HeadPose, angle_deg
 from vidanon.mixing import HeadFinder
+from vidanon.models.registry import sha256_of
 from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
@@ -406,7 +406,7 @@ def evaluate_mapper(
     held_out = np.stack([subject.w for subject in subjects if subject.w is not None])
     results: dict[str, Any] = {
         "weights": "package" if weights is None else weights.name,
-        "weights_sha256": None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": None if weights is None else sha256_of(weights),
         "samples": samples,
         "seed": seed,
         "blendshape_names": [shape.name.lower() for shape in Blendshapes],

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidanon.errors import ModelsError
-from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.networks.runtime import OpenVinoNetwork, shared, state_of_file
-from vidanon.stages.landmark import square_around
+from vidanon.stages.landmark import cut_square, square_around
 from vidanon.types import Face, Float, UInt8
 
 if TYPE_CHECKING:
@@ -205,14 +204,11 @@ def _wrapped(angle: Any) -> Any:
 def keep_best(boxes: Float, scores: Float, iou: float = SAME_FACE_IOU) -> npt.NDArray[np.intp]:
     """Return the indices that greedy non-maximum suppression keeps, best first."""
     order = np.argsort(-scores, kind="stable")
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     kept: list[int] = []
     while len(order):
         best, order = order[0], order[1:]
         kept.append(int(best))
-        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
-        inter = np.prod(np.maximum(sides, 0), axis=1)
-        order = order[inter <= iou * np.maximum(area[best] + area[order] - inter, 1e-6)]
+        order = order[overlaps_of(boxes[best : best + 1], boxes[order])[0] <= iou]
     return np.array(kept, np.intp)
 
 
@@ -232,15 +228,6 @@ def fit(image: UInt8, long_side_px: int) -> tuple[UInt8, float]:
         image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
     down, right = (-side % GRID_PX for side in image.shape[:2])
     return np.pad(image, ((0, down), (0, right), (0, 0))), scale
-
-
-def _square(image: UInt8, box: Float) -> UInt8:
-    """Cut a square of ``TILT_PX`` around a box."""
-    import cv2
-
-    picture_from_frame = compose(picture_from_unit(TILT_PX), invert(square_around(box, 0.0, TILT_SCALE)))
-    crop = cv2.warpAffine(image, picture_from_frame, (TILT_PX, TILT_PX), borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(crop, np.uint8)
 
 
 def _central(look: Candidates) -> tuple[float, float]:
@@ -307,15 +294,12 @@ class FaceDetector:
         Returns:
             Radians, clockwise; 0 upright, or where nothing can be told.
         """
-        crop = _square(image, box)
+        crop = cut_square(image, square_around(box, 0.0, TILT_SCALE), TILT_PX)
         score, tilt = _central(self._look_centerface(crop, TILT_PX))
         is_sure = score >= SURE_OF_TILT
         if is_sure and abs(tilt) <= UPRIGHT_TILT:
             return tilt
-        looks = [
-            _central(turn_back(self._look_yunet(np.rot90(crop, n), TILT_PX), n, TILT_PX, TILT_PX))
-            for n in range(4)
-        ]
+        looks = [_central(self._look_turned(crop, TILT_PX, quarters)) for quarters in range(4)]
         if not is_sure:
             score, tilt = max(looks)
             return tilt if score >= SURE_SIDE else 0.0
@@ -331,9 +315,8 @@ class FaceDetector:
         sizes = [long_side // 2, long_side, *([2 * long_side] if large else [])]
         yunet = [self._look_yunet(image, size) for size in sizes]
         for quarters in (1, 2, 3) if turned else ():
-            found = self._look_yunet(np.rot90(image, quarters), long_side)
-            found = found.pick(found.scores >= TURNED_SCORE)
-            yunet.append(turn_back(found, quarters, width, height))
+            found = self._look_turned(image, long_side, quarters)
+            yunet.append(found.pick(found.scores >= TURNED_SCORE))
         sure = self._settings.min_score, self._settings.min_yunet_score
         centerface = self._look_centerface(image, long_side * 3 // 2 if large else long_side)
         return agree(centerface, tilted_like(join(yunet), centerface), sure)
@@ -343,6 +326,12 @@ class FaceDetector:
         outputs = list(self._centerface(_batch(picture)).values())
         found = decode_centerface(outputs, HALF_SURE * self._settings.min_score)
         return Candidates(found.boxes / scale, found.scores, found.tilts)
+
+    def _look_turned(self, image: UInt8, long_side_px: int, quarters: int) -> Candidates:
+        """Look with YuNet at a picture that is turned counter-clockwise by quarters."""
+        height, width = image.shape[:2]
+        found = self._look_yunet(np.rot90(image, quarters), long_side_px)
+        return turn_back(found, quarters, width, height)
 
     def _look_yunet(self, image: UInt8, long_side_px: int) -> Candidates:
         picture, scale = fit(image, long_side_px)

@@ -71,6 +71,15 @@ def square_around(box: Float, angle: float, scale: float = CROP_SCALE) -> Float:
     return np.stack([x, y, centre - (x + y) / 2], axis=1).astype(np.float32)
 
 
+def cut_square(image: UInt8, frame_from_unit: Float, size_px: int) -> UInt8:
+    """Cut a square (see :func:`square_around`), uint8 (size_px, size_px, 3); the border goes on outside."""
+    import cv2
+
+    picture_from_frame = compose(picture_from_unit(size_px), invert(frame_from_unit))
+    crop = cv2.warpAffine(image, picture_from_frame, (size_px, size_px), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
+
+
 def _load(task: Path, names: tuple[str, ...], workers: int) -> list[Network]:
     """Load TFLite networks out of the zip; OpenVINO reads TFLite from files only."""
     with tempfile.TemporaryDirectory() as folder:
@@ -147,16 +156,7 @@ class Landmarker:
 
     def _look(self, image: UInt8, frame_from_unit: Float) -> tuple[Float, float]:
         """Return landmarks (478, 2) in frame pixels and the presence score (0..1) seen in one crop."""
-        import cv2
-
-        picture_from_frame = compose(picture_from_unit(CROP_PX), invert(frame_from_unit))
-        crop = cv2.warpAffine(
-            image,
-            picture_from_frame,
-            (CROP_PX, CROP_PX),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        crop = cut_square(image, frame_from_unit, CROP_PX)
         points, presence, _ = self._mesh(crop[None].astype(np.float32) / 255)
         unit = (points.reshape(LANDMARK_COUNT, 3)[:, :2] / CROP_PX).astype(np.float32)
         return apply(frame_from_unit, unit), float(1 / (1 + np.exp(-presence.item())))

@@ -23,6 +23,7 @@ from vidanon.identity.bank import ADULT_YEARS, LOOK_WEIGHT
 from vidanon.identity.look import LookEncoder
 from vidanon.models.registry import ModelStore
 from vidanon.plan import skin_tone
+from vidanon.stages.mesh import SIDES
 from vidanon.stages.synthesize import as_input
 from vidanon.training.data import CROP_PX, Samples, load_samples
 from vidanon.training.faceres import FaceRes
@@ -38,7 +39,7 @@ Rows = npt.NDArray[np.intp]
 CHEEKS = (50, 280, 205, 425)
 FOREHEAD = (67, 297, 10, 109, 338)
 AROUND_EYES = (230, 450, 223, 443)
-SIDES, NOSE = (234, 454), 1
+NOSE = 1
 
 MIN_FRONTAL = 0.55
 MAX_UNUSUAL = 0.97

@@ -73,6 +73,13 @@ def test_damaged_graph_is_made_again(tmp_path: Path, weights: Path) -> None:
     converted_network(dataclasses.replace(recipe(weights), build=forbidden), folder)
 
 
+def test_module_built_otherwise_is_converted_again(tmp_path: Path, weights: Path) -> None:
+    converted_network(recipe(weights), tmp_path / "converted")
+    other = dataclasses.replace(recipe(weights), build=forbidden, options=(4, 3))
+    with pytest.raises(AssertionError, match="needs no module"):
+        converted_network(other, tmp_path / "converted")
+
+
 def test_folder_that_cannot_be_written_to_is_no_obstacle(weights: Path) -> None:
     folder = weights / "converted"  # below a file
     np.testing.assert_array_equal(converted_network(recipe(weights), folder)(X)[0], 3 * X)
@@ -115,7 +122,7 @@ def test_everything_is_converted_ahead_for_stores_that_will_be_read_only() -> No
     result = CliRunner().invoke(main, ["models", "convert"])
     assert result.exit_code == 0, result.output
     kept = {path.name.rpartition("-")[0] for path in (store.root / "converted").iterdir()}
-    exits = {f"exit-{size}" for size in (128, 256, 512, 1024)}
+    exits = {f"{kind}-{size}" for kind in ("exit", "close-up") for size in (128, 256, 512, 1024)}
     assert kept >= {*exits, "mapper", "segmenter", "looks", "dlib-resnet"}
 
 

@@ -75,17 +75,43 @@ def test_the_exit_fits_the_size_on_screen(side_px: float, exit_px: int) -> None:
     assert synthesize.exit_for_face(transform) == exit_px
 
 
+def test_a_close_up_shows_what_the_whole_picture_shows() -> None:
+    synthesizer = synthesize.Synthesizer(ModelStore(), "cpu", 1)
+    w = np.random.default_rng(3).standard_normal(512).astype(np.float32) * np.float32(0.05)
+    for size in (128, 256):
+        synthesizer.prepare(size)
+        synthesizer.prepare(size, close_up=True)
+        whole, part = (synthesizer.picture(w, size, close_up) for close_up in (False, True))
+        assert part.shape == whole.shape
+        x0, y0, x1, _ = (edge * size // synthesize.CELLS for edge in synthesize.CLOSE_UP)
+        margin = round(0.06 * size)
+        middle = np.s_[y0 + margin :, x0 + margin : x1 - margin]
+        np.testing.assert_allclose(part[middle].astype(int), whole[middle].astype(int), atol=8)
+
+
+def test_a_face_that_leaves_the_close_up_is_told_from_one_that_fits() -> None:
+    def oval(center_x: float, half: float) -> np.ndarray:
+        angle = np.linspace(0, 2 * np.pi, 36)
+        return np.stack([center_x + half * np.cos(angle), 0.6 + 0.38 * np.sin(angle)], 1).astype(np.float32)
+
+    assert synthesize.fits_close_up(oval(0.5, 0.3))
+    assert not synthesize.fits_close_up(oval(0.5, 0.4))
+    assert not synthesize.fits_close_up(oval(0.25, 0.2))
+    assert not synthesize.fits_close_up(oval(0.75, 0.2))
+    assert not synthesize.fits_close_up(oval(0.5, 0.3) - np.float32([0, 0.15]))
+
+
 class _Noise:
     """A generator that returns noise: no landmarks are found, so nothing may be shown."""
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int) -> None: ...
+    def prepare(self, exit_px: int, close_up: bool = False) -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.zeros(512, np.float32)
 
-    def picture(self, w: Float, exit_px: int) -> UInt8:
+    def picture(self, w: Float, exit_px: int, close_up: bool = False) -> UInt8:
         return np.random.default_rng(0).integers(0, 255, (exit_px, exit_px, 3), dtype=np.uint8)
 
 
@@ -130,12 +156,12 @@ class _Ramp:
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int) -> None: ...
+    def prepare(self, exit_px: int, close_up: bool = False) -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.full(512, crop.mean(), np.float32)
 
-    def picture(self, w: Float, exit_px: int) -> UInt8:
+    def picture(self, w: Float, exit_px: int, close_up: bool = False) -> UInt8:
         _Ramp.drawn += 1
         return np.full((exit_px, exit_px, 3), round(127.5 * (1 + float(w[0]))), np.uint8)
 

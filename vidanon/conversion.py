@@ -35,7 +35,8 @@ def recipes(models: ModelStore) -> list[Recipe]:
     from vidanon.identity import look
     from vidanon.stages import segment, synthesize
 
-    exits = [synthesize.exit_recipe(models, exit_px) for exit_px in (*synthesize.EXIT_REACH_PX, 1024)]
+    sizes = (*synthesize.EXIT_REACH_PX, 1024)
+    exits = [synthesize.exit_recipe(models, size, close_up) for size in sizes for close_up in (False, True)]
     found = [synthesize.mapper_recipe(), *exits, segment.recipe(), look.recipe()]
     if importlib.util.find_spec("dlib") is not None and not models.problem("dlib-resnet"):
         found.append(recognisers.recipe(models))

@@ -94,24 +94,30 @@ class Renderer:
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
         }
-        for exit_px in set(self._exits.values()):
-            self._synthesizer.prepare(exit_px)
+        self._close_ups = {track.id: _close_ups(track) for track in plan.tracks}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Load what draws the faces."""
+        for key, exit_px in self._exits.items():
+            for close_up in set(self._close_ups[key].values()):
+                self._synthesizer.prepare(exit_px, close_up)
 
     def previewing(self, identities: dict[int, IdentityCode], exit_px: int) -> Renderer:
         """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``."""
-        self._synthesizer.prepare(exit_px)
         twin = copy.copy(self)
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
+        twin._prepare()
         return twin
 
     @cached_property
     def _keeper(self) -> Keeper:
         """Made with the first aim, under its lock: where nobody is drawn its networks are not loaded."""
-        self._synthesizer.prepare(KEEPER_EXIT_PX)
+        self._synthesizer.prepare(KEEPER_EXIT_PX, close_up=True)
         return Keeper(
             self._synthesizer.latent,
-            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX),
+            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX, close_up=True),
             self._landmarker,
             self._models,
             self._settings.runtime,
@@ -254,7 +260,8 @@ class Renderer:
                 continue
             size = self._exits[key]
             with self._summary.timed("generate"):
-                picture = self._synthesizer.picture(face.w, size)
+                close_up = self._close_ups[key][face.offset]
+                picture = self._synthesizer.picture(face.w, size, close_up)
             with self._summary.timed("landmarks"):
                 found = self._landmarker(picture, [synthesize.FACE_BOX * np.float32(size)])[0]
             face.landmarks = None if found is None else found[0]
@@ -329,6 +336,16 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
         for key, face in window[center].faces.items():
             if key in before and key in after:
                 yield key, face, before[key], after[key]
+
+
+def _close_ups(track: Track) -> dict[int, bool]:
+    """Return, by offset, of which new faces a close-up is enough; those without landmarks are not drawn."""
+    known = np.isfinite(track.crop_from_frame).all((1, 2)) & np.isfinite(track.landmarks).all((1, 2))
+    outlines = {
+        int(i): apply(track.crop_from_frame[i], blend.outline(track.landmarks[i].astype(np.float32)))
+        for i in np.flatnonzero(known)
+    }
+    return {offset: synthesize.fits_close_up(outline) for offset, outline in outlines.items()}
 
 
 def _windowed(

@@ -44,18 +44,20 @@ class Recipe:
         build: makes the module; it should import torch only when it is called.
         example: inputs with a batch of one; the graph is made for exactly these shapes.
         weights: the files that the module is built from.
+        options: numbers that it is built with besides.
     """
 
     name: str
     build: Callable[[], nn.Module]
     example: tuple[Array, ...]
     weights: tuple[Path, ...]
+    options: tuple[int, ...] = ()
 
     def digest(self) -> str:
         """Return the hexadecimal digest of all that decides what the graph computes."""
         code = sorted(Path(__file__).parent.glob("*.py"))
         versions = [metadata.version(package) for package in ("openvino", "torch")]
-        made_with = str((versions, [(x.shape, x.dtype.str) for x in self.example])).encode()
+        made_with = str((versions, [(x.shape, x.dtype.str) for x in self.example], self.options)).encode()
         files = (bytes.fromhex(sha256_of(path)) for path in (*self.weights, *code))
         return hashlib.sha256(b"".join([hashlib.sha256(made_with).digest(), *files])).hexdigest()
 
@@ -65,7 +67,8 @@ def shared_network(
 ) -> Network:
     """Return :func:`converted_network`, loaded once per process; a recipe's name stands for its code."""
     shapes = tuple((x.shape, x.dtype.str) for x in recipe.example)
-    key = (recipe.name, shapes, *map(state_of_file, recipe.weights), device, workers, bfloat16)
+    files = map(state_of_file, recipe.weights)
+    key = (recipe.name, shapes, recipe.options, *files, device, workers, bfloat16)
     return shared(key, lambda: converted_network(recipe, folder, device, workers, bfloat16))
 
 

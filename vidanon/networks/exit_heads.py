@@ -36,6 +36,10 @@ HIDDEN = 64
 """Channels of the hidden layers of a head."""
 COEFFICIENTS = 12
 """Wavelet coefficients of RGB."""
+WINDOW_CELLS = 32
+"""Side of the features from which a window is cut; what comes before costs little."""
+Window = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in cells, of `WINDOW_CELLS` on a side; x1 and y1 exclusive."""
 
 
 class ExitHead(nn.Module):
@@ -76,13 +80,16 @@ def new_heads() -> nn.ModuleDict:
 class ExitGenerator(nn.Module):
     """The generator up to one exit."""
 
-    def __init__(self, generator: Generator, exit_px: int, head: ExitHead | None = None) -> None:
+    def __init__(
+        self, generator: Generator, exit_px: int, head: ExitHead | None = None, window: Window | None = None
+    ) -> None:
         """Cut the generator.
 
         Args:
-            generator: the full generator.
+            generator: the full generator; with a window its constant noise is cut in place.
             exit_px: side length of the picture: 128, 256, 512, or 1024 for the full generator.
             head: trained head of this exit; None only for 1024.
+            window: the part of the picture that is made, None for all of it.
 
         Raises:
             ValueError: there is no such exit, or the head is missing or one too many.
@@ -93,11 +100,32 @@ class ExitGenerator(nn.Module):
         self.exit_px = exit_px
         self.generator = generator
         self.head = head
+        self.window = window
+        coarse, count = (_blocks_up_to(size) for size in (WINDOW_CELLS, exit_px // 2))
+        self.fine = cast("list[Block]", list(generator.blocks[coarse:count]))
+        for block in self.fine if window is not None else ():
+            for conv in (block.conv1, block.conv2):
+                conv.noise = nn.Parameter(_cut(conv.noise.data, window))
 
     def forward(self, w: Tensor) -> Tensor:
-        """Map float32 w (n, 512) to RGB (n, 3, exit_px, exit_px), about [-1, 1]."""
-        x = self.generator.features(w, self.exit_px // 2)
+        """Map float32 w (n, 512) to RGB (n, 3, exit_px, exit_px) or its window, about [-1, 1]."""
+        x = _cut(self.generator.features(w, WINDOW_CELLS), self.window)
+        for block in self.fine:
+            x = block(x, w)
         return self.generator.picture(x, w) if self.head is None else self.head(x, w)
+
+
+def _blocks_up_to(size: int) -> int:
+    """Return how many blocks make features of a side length."""
+    return size.bit_length() - 3
+
+
+def _cut(x: Tensor, window: Window | None) -> Tensor:
+    """Cut the window from square features (n, c, h, h)."""
+    if window is None:
+        return x
+    x0, y0, x1, y1 = (edge * x.shape[-1] // WINDOW_CELLS for edge in window)
+    return x[..., y0:y1, x0:x1]
 
 
 def arrange_for_inference(module: ExitGenerator) -> ExitGenerator:
@@ -107,7 +135,7 @@ def arrange_for_inference(module: ExitGenerator) -> ExitGenerator:
     """
     generator = module.generator
     before = generator.first
-    for block in cast("list[Block]", generator.blocks[: (module.exit_px // 2).bit_length() - 3]):
+    for block in cast("list[Block]", generator.blocks[: _blocks_up_to(module.exit_px // 2)]):
         _reorder(before.conv, block.up.affine)
         block.inverse_haar = inverse_haar_in_blocks
         before = block.conv2
@@ -130,8 +158,8 @@ def _reorder(*layers: nn.Conv2d | nn.Linear, last: int = 0) -> None:
         layer.weight.data, layer.bias.data = layer.weight.data[order], layer.bias.data[order]
 
 
-def load_exit_generator(models: ModelStore, exit_px: int) -> ExitGenerator:
-    """Build one exit with the weights of the package, frozen, in evaluation mode.
+def load_exit_generator(models: ModelStore, exit_px: int, window: Window | None = None) -> ExitGenerator:
+    """Build one exit (or a window of it) with the weights of the package, frozen, in evaluation mode.
 
     Raises:
         ModelsError: the generator's file or the package's weights are missing.
@@ -144,4 +172,4 @@ def load_exit_generator(models: ModelStore, exit_px: int) -> ExitGenerator:
         weights = load_weights(weights_path("exits.safetensors"))
         head = ExitHead(WIDTHS[exit_px // 2])
         head.load_state_dict({k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)})
-    return ExitGenerator(generator, exit_px, head).eval().requires_grad_(False)
+    return ExitGenerator(generator, exit_px, head, window).eval().requires_grad_(False)

@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Built = TypeVar("Built")
 
 SHARED_NETWORKS = 16
-"""As many stay loaded in a process; a run with one generator exit needs nine."""
+"""As many stay loaded in a process; a run with one generator exit needs up to eleven."""
 _shared: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
 _shared_lock = threading.Lock()
 

@@ -96,6 +96,11 @@ def _outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) 
     return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
 
 
+def outline(landmarks: Float) -> Float:
+    """Return the outline, (36, 2) pixels, of what is covered whatever the source's forehead and beard are."""
+    return _outline(landmarks, GROW)
+
+
 def _fill(polygon: Float, shape: tuple[int, ...]) -> Float:
     mask = np.zeros(shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
@@ -137,7 +142,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
         forehead: how far the mask reaches above the face oval, in face widths.
     """
     shape = parts.shape
-    oval = _fill(_outline(landmarks, GROW), shape)
+    oval = _fill(outline(landmarks), shape)
     core = segment.core_mask(landmarks, shape)
     rim = 1 - _fill(_outline(landmarks, -RIM), shape)
     height = _height(landmarks, shape, landmarks[list(BROWS)])

@@ -83,7 +83,7 @@ def test_a_close_up_shows_what_the_whole_picture_shows() -> None:
         synthesizer.prepare(size, close_up=True)
         whole, part = (synthesizer.picture(w, size, close_up) for close_up in (False, True))
         assert part.shape == whole.shape
-        x0, y0, x1, _ = (edge * size // synthesize.CELLS for edge in synthesize.CLOSE_UP)
+        x0, y0, x1, _ = (int(edge * size) for edge in synthesize.CLOSE_UP)
         margin = round(0.06 * size)
         middle = np.s_[y0 + margin :, x0 + margin : x1 - margin]
         np.testing.assert_allclose(part[middle].astype(int), whole[middle].astype(int), atol=8)
@@ -94,11 +94,9 @@ def test_a_face_that_leaves_the_close_up_is_told_from_one_that_fits() -> None:
         angle = np.linspace(0, 2 * np.pi, 36)
         return np.stack([center_x + half * np.cos(angle), 0.6 + 0.38 * np.sin(angle)], 1).astype(np.float32)
 
-    assert synthesize.fits_close_up(oval(0.5, 0.3))
-    assert not synthesize.fits_close_up(oval(0.5, 0.4))
-    assert not synthesize.fits_close_up(oval(0.25, 0.2))
-    assert not synthesize.fits_close_up(oval(0.75, 0.2))
-    assert not synthesize.fits_close_up(oval(0.5, 0.3) - np.float32([0, 0.15]))
+    high, unknown = oval(0.5, 0.3) - np.float32([0, 0.15]), np.full((36, 2), np.nan, np.float32)
+    faces = np.stack([oval(0.5, 0.3), oval(0.5, 0.4), oval(0.25, 0.2), oval(0.75, 0.2), high, unknown])
+    assert synthesize.fit_close_up(faces).tolist() == [True, False, False, False, False, False]
 
 
 class _Noise:

@@ -22,6 +22,12 @@ def apply(transform: Float, points: Float) -> Float:
     return points @ transform[:, :2].T + transform[:, 2]
 
 
+def apply_each(transforms: Float, points: Float) -> Float:
+    """Map points (n, m, 2), each m of them by their own transform of (n, 2, 3)."""
+    linear, offset = transforms[:, :, :2], transforms[:, :, 2]
+    return np.asarray(points @ linear.transpose(0, 2, 1) + offset[:, None], np.float32)
+
+
 def invert(transform: Float) -> Float:
     """Return ``b_from_a`` for ``a_from_b``."""
     linear = np.linalg.inv(transform[:, :2])

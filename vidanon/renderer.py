@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import SettingsError
-from vidanon.geometry import apply
+from vidanon.geometry import apply, apply_each
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
@@ -29,7 +29,7 @@ from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
 from vidanon.stages.workers import ordered_map
-from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
+from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 if TYPE_CHECKING:
     from vidanon.stages.encode import Encoder
@@ -99,9 +99,10 @@ class Renderer:
 
     def _prepare(self) -> None:
         """Load what draws the faces."""
-        for key, exit_px in self._exits.items():
-            for close_up in set(self._close_ups[key].values()):
-                self._synthesizer.prepare(exit_px, close_up)
+        for track in self._plan.tracks:
+            drawn = np.isfinite(track.crop_from_frame).all((1, 2))
+            for close_up in np.unique(self._close_ups[track.id][drawn]).tolist():
+                self._synthesizer.prepare(self._exits[track.id], close_up)
 
     def previewing(self, identities: dict[int, IdentityCode], exit_px: int) -> Renderer:
         """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``."""
@@ -260,7 +261,7 @@ class Renderer:
                 continue
             size = self._exits[key]
             with self._summary.timed("generate"):
-                close_up = self._close_ups[key][face.offset]
+                close_up = bool(self._close_ups[key][face.offset])
                 picture = self._synthesizer.picture(face.w, size, close_up)
             with self._summary.timed("landmarks"):
                 found = self._landmarker(picture, [synthesize.FACE_BOX * np.float32(size)])[0]
@@ -338,14 +339,10 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
                 yield key, face, before[key], after[key]
 
 
-def _close_ups(track: Track) -> dict[int, bool]:
-    """Return, by offset, of which new faces a close-up is enough; those without landmarks are not drawn."""
-    known = np.isfinite(track.crop_from_frame).all((1, 2)) & np.isfinite(track.landmarks).all((1, 2))
-    outlines = {
-        int(i): apply(track.crop_from_frame[i], blend.outline(track.landmarks[i].astype(np.float32)))
-        for i in np.flatnonzero(known)
-    }
-    return {offset: synthesize.fits_close_up(outline) for offset, outline in outlines.items()}
+def _close_ups(track: Track) -> Bool:
+    """Return, by offset, of which new faces a close-up is enough."""
+    outlines = blend.outline(track.landmarks.astype(np.float32))
+    return synthesize.fit_close_up(apply_each(track.crop_from_frame, outlines))
 
 
 def _windowed(

@@ -51,7 +51,7 @@ class Recipe:
     build: Callable[[], nn.Module]
     example: tuple[Array, ...]
     weights: tuple[Path, ...]
-    options: tuple[int, ...] = ()
+    options: tuple[float, ...] = ()
 
     def digest(self) -> str:
         """Return the hexadecimal digest of all that decides what the graph computes."""

@@ -20,6 +20,7 @@ from vidanon.networks.generator import (
     Generator,
     Modulation,
     block_order,
+    blocks_up_to,
     inverse_haar,
     inverse_haar_in_blocks,
     load_generator,
@@ -36,10 +37,10 @@ HIDDEN = 64
 """Channels of the hidden layers of a head."""
 COEFFICIENTS = 12
 """Wavelet coefficients of RGB."""
-WINDOW_CELLS = 32
+WINDOW_FROM_PX = 32
 """Side of the features from which a window is cut; what comes before costs little."""
-Window = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in cells, of `WINDOW_CELLS` on a side; x1 and y1 exclusive."""
+Window = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in shares of the picture's side; whole features of `WINDOW_FROM_PX`."""
 
 
 class ExitHead(nn.Module):
@@ -92,7 +93,8 @@ class ExitGenerator(nn.Module):
             window: the part of the picture that is made, None for all of it.
 
         Raises:
-            ValueError: there is no such exit, or the head is missing or one too many.
+            ValueError: there is no such exit, the head is missing or one too many, or the window cuts through
+                features.
         """
         super().__init__()
         if exit_px not in (*EXITS_PX, FULL_PX) or (head is None) != (exit_px == FULL_PX):
@@ -101,7 +103,9 @@ class ExitGenerator(nn.Module):
         self.generator = generator
         self.head = head
         self.window = window
-        coarse, count = (_blocks_up_to(size) for size in (WINDOW_CELLS, exit_px // 2))
+        if window is not None and any(edge * WINDOW_FROM_PX % 1 for edge in window):
+            raise ValueError(f"the window {window} cuts through features of {WINDOW_FROM_PX} px")
+        coarse, count = (blocks_up_to(size) for size in (WINDOW_FROM_PX, exit_px // 2))
         self.fine = cast("list[Block]", list(generator.blocks[coarse:count]))
         for block in self.fine if window is not None else ():
             for conv in (block.conv1, block.conv2):
@@ -109,22 +113,18 @@ class ExitGenerator(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Map float32 w (n, 512) to RGB (n, 3, exit_px, exit_px) or its window, about [-1, 1]."""
-        x = _cut(self.generator.features(w, WINDOW_CELLS), self.window)
+        x = _cut(self.generator.features(w, WINDOW_FROM_PX), self.window)
         for block in self.fine:
             x = block(x, w)
         return self.generator.picture(x, w) if self.head is None else self.head(x, w)
-
-
-def _blocks_up_to(size: int) -> int:
-    """Return how many blocks make features of a side length."""
-    return size.bit_length() - 3
 
 
 def _cut(x: Tensor, window: Window | None) -> Tensor:
     """Cut the window from square features (n, c, h, h)."""
     if window is None:
         return x
-    x0, y0, x1, y1 = (edge * x.shape[-1] // WINDOW_CELLS for edge in window)
+    # Integers throughout: when the module is traced, the shape is a tensor.
+    x0, y0, x1, y1 = (int(edge * WINDOW_FROM_PX) * x.shape[-1] // WINDOW_FROM_PX for edge in window)
     return x[..., y0:y1, x0:x1]
 
 
@@ -135,7 +135,7 @@ def arrange_for_inference(module: ExitGenerator) -> ExitGenerator:
     """
     generator = module.generator
     before = generator.first
-    for block in cast("list[Block]", generator.blocks[: _blocks_up_to(module.exit_px // 2)]):
+    for block in cast("list[Block]", generator.blocks[: blocks_up_to(module.exit_px // 2)]):
         _reorder(before.conv, block.up.affine)
         block.inverse_haar = inverse_haar_in_blocks
         before = block.conv2

@@ -116,6 +116,11 @@ class Block(nn.Module):
         return cast(Tensor, self.conv2(self.conv1(x, w), w))
 
 
+def blocks_up_to(size: int) -> int:
+    """Return how many blocks make features of a side length, pixels."""
+    return size.bit_length() - 3
+
+
 class Generator(nn.Module):
     """w to a picture of a person who does not exist."""
 
@@ -139,13 +144,13 @@ class Generator(nn.Module):
             float32 (n, WIDTHS[size], size, size).
         """
         x = self.first(self.constant, w)
-        for block in self.blocks[: size.bit_length() - 3]:
+        for block in self.blocks[: blocks_up_to(size)]:
             x = block(x, w)
         return cast(Tensor, x)
 
     def extend(self, x: Tensor, w: Tensor) -> Tensor:
         """Carry features (n, c, h, h) of one block through the next block."""
-        return cast(Tensor, self.blocks[x.shape[-1].bit_length() - 3](x, w))
+        return cast(Tensor, self.blocks[blocks_up_to(x.shape[-1])](x, w))
 
     def picture(self, x: Tensor, w: Tensor) -> Tensor:
         """Turn the last features (n, 64, 512, 512) into RGB (n, 3, 1024, 1024), about [-1, 1]."""

@@ -60,8 +60,13 @@ DARK = 2.0
 
 def face_width(landmarks: Float) -> float:
     """Distance between the two sides of the face oval, pixels, or its height where that is larger."""
-    extent = np.ptp(landmarks[list(FACE_OVAL)], axis=0)
-    return max(float(extent[0]), float(extent[1]) * 0.75, 1.0)
+    return float(_width(landmarks[list(FACE_OVAL)]))
+
+
+def _width(oval: Float) -> Float:
+    """Return the same of ovals (..., 36, 2)."""
+    extent = np.ptp(oval, axis=-2)
+    return np.asarray(np.maximum(np.maximum(extent[..., 0], extent[..., 1] * 0.75), 1.0), np.float32)
 
 
 def region_of_interest(
@@ -84,20 +89,29 @@ def region_of_interest(
 
 
 def _outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
-    """Return the oval grown, its forehead raised and its chin lowered, face widths; (36, 2) pixels."""
-    oval = landmarks[list(FACE_OVAL)]
-    width = face_width(landmarks)
-    outward = oval - oval.mean(0)
-    outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-    upward = landmarks[10] - landmarks[152]
-    upward = upward / max(float(np.linalg.norm(upward)), 1e-6)
-    height = (outward @ upward)[:, None]
+    """Return the oval grown, its forehead raised and its chin lowered, face widths; (..., 36, 2) pixels."""
+    oval = landmarks[..., list(FACE_OVAL), :]
+    outward = _unit(oval - oval.mean(-2, keepdims=True))
+    upward = _unit(landmarks[..., 10:11, :] - landmarks[..., 152:153, :])
+    height = (outward * upward).sum(-1, keepdims=True)
     moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
+    width = _width(oval)[..., None, None]
     return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
 
 
+def _unit(vectors: Float) -> Float:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6), np.float32)
+
+
 def outline(landmarks: Float) -> Float:
-    """Return the outline, (36, 2) pixels, of what is covered whatever the source's forehead and beard are."""
+    """Return the outline of what is covered whatever the source's forehead and beard are.
+
+    Args:
+        landmarks: float32 (..., 478, 2), pixels.
+
+    Returns:
+        float32 (..., 36, 2), pixels.
+    """
     return _outline(landmarks, GROW)
 
 

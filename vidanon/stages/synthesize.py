@@ -17,7 +17,7 @@ from vidanon.geometry import compose, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
 from vidanon.networks.runtime import Network
-from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float, UInt8
+from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Bool, Float, UInt8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,10 +31,9 @@ Upscaled 1.6 times a face still looks sharp; the smallest exit would show its gr
 W_SIZE = 512
 FACE_BOX = np.array([0.22, 0.27, 0.78, 0.88], np.float32)
 """Where the face lies in a generated picture, in shares of its side: x0, y0, x1, y1."""
-CELLS = 32
-CLOSE_UP = (4, 3, 28, 32)
-"""The part of a picture that shows the face, in cells: x0, y0, x1, y1. The rest takes a third of the
-generator's time and is not used unless the head is turned far."""
+CLOSE_UP = (0.125, 0.09375, 0.875, 1.0)
+"""The part of a picture that shows the face, in shares of its side: x0, y0, x1, y1; 32nds, as the generator
+needs. The rest takes a third of its time and is not used unless the head is turned far."""
 CLOSE_UP_MARGIN = 0.03
 """So far inside it an outline has to lie, shares of the picture's side. Nearer to its border the features
 lack their surroundings: colours are off by 10 of 255 on average, at the margin by 4, beyond .06 by 0."""
@@ -96,16 +95,19 @@ def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
     return next((size for size, reach_px in EXIT_REACH_PX.items() if side_px <= reach_px), 1024)
 
 
-def fits_close_up(outline: Float) -> bool:
-    """Say whether the close-up shows all of a face.
+def fit_close_up(outlines: Float) -> Bool:
+    """Say of which faces the close-up shows all.
 
     Args:
-        outline: float32 (n, 2), what the new face covers, in the unit crop of the source.
+        outlines: float32 (n, points, 2), what the new faces cover, in the unit crops of the source.
+
+    Returns:
+        bool (n,), False where anything is NaN.
     """
-    x0, y0, x1, _ = (edge / CELLS for edge in CLOSE_UP)
-    low, high = outline.min(0) - CLOSE_UP_MARGIN, outline.max(0) + CLOSE_UP_MARGIN
+    x0, y0, x1, _ = CLOSE_UP
+    low, high = outlines.min(1) - CLOSE_UP_MARGIN, outlines.max(1) + CLOSE_UP_MARGIN
     # Below, close-up and picture end together: there is nothing that it lacks.
-    return bool(low[0] >= x0 and low[1] >= y0 and high[0] <= x1)
+    return np.asarray((low[:, 0] >= x0) & (low[:, 1] >= y0) & (high[:, 0] <= x1))
 
 
 def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None:
@@ -188,7 +190,7 @@ class Synthesizer:
         part = np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)
         if not close_up:
             return np.asarray(part, np.uint8)
-        x0, y0, x1, y1 = (edge * exit_px // CELLS for edge in CLOSE_UP)
+        x0, y0, x1, y1 = (int(edge * exit_px) for edge in CLOSE_UP)
         borders = y0, exit_px - y1, x0, exit_px - x1
         return np.asarray(cv2.copyMakeBorder(part, *borders, cv2.BORDER_REFLECT_101), np.uint8)
 

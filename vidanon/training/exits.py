@@ -31,6 +31,7 @@ from vidanon.networks.generator import (
     WIDTHS,
     Block,
     Generator,
+    blocks_up_to,
     load_generator,
     load_mapping,
 )
@@ -143,7 +144,7 @@ def start_at_least_squares(
     Features are first scaled as the generator's next block scales them, so that what w changes is known from
     the start, and brought to unit size. The hidden layers keep their random directions.
     """
-    for block, px in zip(generator.blocks[EXITS_PX[0].bit_length() - 4 :], EXITS_PX, strict=False):
+    for block, px in zip(generator.blocks[blocks_up_to(EXITS_PX[0] // 2) :], EXITS_PX, strict=False):
         head = cast(ExitHead, heads[str(px)])
         head.modulation1.load_state_dict(cast(Block, block).up.state_dict())
         for modulation in (head.modulation2, head.modulation3):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidanon.geometry import apply, unit_crop_from_frame
+from vidanon.geometry import apply_each, unit_crop_from_frame
 from vidanon.measures import HeadPose
 from vidanon.networks.mapper import GAZE_SIZE, POSE_SIZE, Geometry, gaze_offsets
 from vidanon.training.data import PICTURE_PX, Samples
@@ -72,7 +72,7 @@ def split(flat: Tensor) -> Traits:
 
 def aligned_landmarks(landmarks: Float) -> Float:
     """Align landmarks (n, 478, 2) of any crop to the unit crop (FFHQ)."""
-    return np.stack([apply(unit_crop_from_frame(face), face) for face in landmarks]).astype(np.float32)
+    return apply_each(np.stack([unit_crop_from_frame(face) for face in landmarks]), landmarks)
 
 
 def thumbnails(pictures: Tensor) -> Tensor:

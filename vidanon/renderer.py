@@ -28,7 +28,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
-from vidanon.stages.workers import ordered_map
+from vidanon.stages.workers import one_thread_each, ordered_map
 from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 if TYPE_CHECKING:
@@ -157,11 +157,8 @@ class Renderer:
         Returns:
             What was drawn.
         """
-        import cv2
-
-        cv2.setNumThreads(1)  # the worker threads already fill the cores
         summary, total = self._summary, self._plan.frames if span is None else len(span)
-        with ThreadPoolExecutor(self._settings.runtime.workers) as pool:
+        with ThreadPoolExecutor(self._settings.runtime.workers) as pool, one_thread_each():
             for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
                     encoder.write(frame)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vidanon.geometry import apply, compose, invert
+from vidanon.geometry import apply, compose
 from vidanon.stages import segment, sharpness
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
@@ -22,6 +22,8 @@ GROW = 0.04
 """The mask reaches past the face oval by this share of the face width."""
 REGION_MARGIN = 0.08
 """What the region of interest shows around the mask, face widths: what comes in from outside."""
+SEAM_REACH = 0.3
+"""So far past the mask its seam reaches, as a share of the feather."""
 BEARD_REACH = 0.16
 """How far below the oval a beard is followed, in face widths."""
 HAIR_EDGE, HAIR_EDGE_ABOVE = 0.04, 0.10
@@ -40,8 +42,8 @@ RIM = 0.12
 surely shows none."""
 TEMPLE = 0.5
 """So far below the brows, face widths, trust in hair on the rim ends; hair is kept where it is above .6."""
-SMALL_PX = 160
-"""Longer side of the small copy."""
+SMALL_PX = 140
+"""Longer side of the small copy, about: the region is reduced by a whole number."""
 STRAND_CONTRAST = (10.0, 24.0)
 """From how much darker or lighter than the skin around it a generated forehead is taken for hair, 0..255."""
 ISLAND = 0.08
@@ -80,7 +82,7 @@ def region_of_interest(
         forehead: see :func:`blend`.
         feather: see :func:`blend`.
     """
-    outline = _outline(landmarks, GROW + REGION_MARGIN + feather, up=forehead, down=BEARD_REACH)
+    outline = _outline(landmarks, GROW + REGION_MARGIN + SEAM_REACH * feather, up=forehead, down=BEARD_REACH)
     x0, y0 = np.maximum(np.floor(outline.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(outline.max(0)).astype(int), (shape[1], shape[0]))
     if x1 - x0 < 4 or y1 - y0 < 4:
@@ -293,21 +295,69 @@ def blend(
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
-    full = (x1 - x0, y1 - y0)
-    scale = min(1.0, SMALL_PX / max(full))
-    small = (max(2, round(full[0] * scale)), max(2, round(full[1] * scale)))
-    ratio = np.array([small[0] / full[0], small[1] / full[1]], np.float32)
-    small_from_frame = np.column_stack([np.diag(ratio), (0.5 - np.array([x0, y0])) * ratio - 0.5])
+    step = max(1, round(max(patch.shape[:2]) / SMALL_PX))
+    small_from_frame = np.array([[1, 0, 0.5 - x0], [0, 1, 0.5 - y0]], np.float32) / np.float32(step)
+    small_from_frame[:, 2] -= 0.5
+    source, new = _reduced(patch, step), _reduced(warped, step)
+    size = (source.shape[1], source.shape[0])
+    placed = segment.place_parts(parts, crop_from_frame, small_from_frame, size)
     points = apply(small_from_frame, landmarks).astype(np.float32)
-    source = cv2.resize(patch, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    new = cv2.resize(warped, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    generated, width = np.ascontiguousarray(new[..., :3]), face_width(points)
-    placed = segment.place_parts(parts, crop_from_frame, small_from_frame.astype(np.float32), small)
+    shares = _shares(source, new, placed, points, forehead, feather)
+    left, top, right, bottom = _box(shares.alpha)
+    shares = shares.cut(np.s_[top:bottom, left:right])
+    part = np.s_[step * top : step * bottom, step * left : step * right]
+    frame_from_part = np.array([[1, 0, x0 + step * left], [0, 1, y0 + step * top]], np.float32)
+    if shares.alpha.size:
+        _paint(patch[part], warped[part], shares, step, compose(crop_from_frame, frame_from_part))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """How a face is painted, found on a small copy: ``alpha * (own * matrix @ new + offset)`` on the source.
+
+    Attributes:
+        alpha: float32 (h, w), share of the new face, 0..1.
+        own: float32 (h, w), share of the new picture itself in it; the rest is skin that was filled in.
+        offset: float32 (h, w, 3), what is added to it.
+        matrix: float32 (3, 3), what its colours are multiplied by.
+        sure: float32 (h, w), where both pictures show the face.
+        low: float32 (h, w), what lies below the brows.
+    """
+
+    alpha: Float
+    own: Float
+    offset: Float
+    matrix: Float
+    sure: Float
+    low: Float
+
+    def cut(self, part: tuple[slice, slice]) -> _Shares:
+        """Return a part of them."""
+        alpha, own, offset, sure, low = (
+            x[part] for x in (self.alpha, self.own, self.offset, self.sure, self.low)
+        )
+        return _Shares(alpha, own, offset, self.matrix, sure, low)
+
+
+def _shares(
+    source: Float, new: Float, parts: Float, landmarks: Float, forehead: float, feather: float
+) -> _Shares:
+    """Find how the face is painted.
+
+    Args:
+        source: float32 RGB (h, w, 3), 0..255.
+        new: float32 (h, w, 4), the new face, its fourth channel where it shows face.
+        parts: float32 (h, w, 7), part chances of the source.
+        landmarks: float32 (478, 2), pixels of these.
+        forehead: see :func:`blend`.
+        feather: see :func:`blend`.
+    """
+    generated, width = np.ascontiguousarray(new[..., :3]), face_width(landmarks)
     face_chance = new[..., 3] / np.float32(255)
-    mask = face_mask(placed, face_chance, points, forehead)
-    usable = _own_face(generated, face_chance, points, mask.core)
+    mask = face_mask(parts, face_chance, landmarks, forehead)
+    usable = _own_face(generated, face_chance, landmarks, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
-    brows = _grown(brow_mask(points, usable.shape), BROW_EDGE * width)
+    brows = _grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
     skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
     filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin)
@@ -318,17 +368,43 @@ def blend(
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
-    shares = (1 - alpha, alpha * own, alpha[..., None] * offset)
-    kept, drawn, added = (
-        cv2.resize(cv2.merge([x] * 3) if x.ndim == 2 else x, full, interpolation=cv2.INTER_LINEAR)
-        for x in shares
-    )
-    sure = np.asarray(cv2.resize(mask.sure, full, interpolation=cv2.INTER_LINEAR), np.float32)
-    low = cv2.resize(_below_brows(points, small[::-1]), full, interpolation=cv2.INTER_LINEAR)
-    warped = sharpness.match_detail(warped, patch, sure, np.asarray(low, np.float32))
-    view_from_frame = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
-    crop_from_view = compose(crop_from_frame, invert(view_from_frame))
-    added = add_grain(np.asarray(added, np.float32), (warped, patch), sure, alpha * (1 - own), crop_from_view)
-    matched = cv2.transform(warped.astype(np.float32), np.column_stack([matrix, np.zeros(3, np.float32)]))
-    face = cv2.add(cv2.multiply(matched, drawn, dst=drawn), added, dst=added)
+    return _Shares(alpha, own, offset, matrix, mask.sure, _below_brows(landmarks, mask.cover.shape))
+
+
+def _reduced(picture: UInt8, step: int) -> Float:
+    """Reduce a picture by a whole number; its last row and column are repeated as far as that needs."""
+    height, width = picture.shape[:2]
+    rest = -height % step, -width % step
+    if any(rest):
+        picture = np.asarray(
+            cv2.copyMakeBorder(picture, 0, rest[0], 0, rest[1], cv2.BORDER_REPLICATE), np.uint8
+        )
+    size = (picture.shape[1] // step, picture.shape[0] // step)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _box(alpha: Float) -> tuple[int, int, int, int]:
+    """Return (x0, y0, x1, y1), exclusive, of what is not 0 and one more pixel around it."""
+    left, top, columns, rows = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    return max(left - 1, 0), max(top - 1, 0), left + columns + 1, top + rows + 1
+
+
+def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_patch: Float) -> None:
+    """Paint the new face, in place, ``step`` times as large as the shares."""
+    rows, columns = patch.shape[:2]
+
+    def enlarged(share: Float) -> Float:
+        size = (share.shape[1] * step, share.shape[0] * step)
+        return np.asarray(
+            cv2.resize(share, size, interpolation=cv2.INTER_LINEAR)[:rows, :columns], np.float32
+        )
+
+    alpha, own = shares.alpha, shares.own
+    kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, alpha * own))
+    added, sure = enlarged(alpha[..., None] * shares.offset), enlarged(shares.sure)
+    warped = sharpness.match_detail(warped, patch, sure, enlarged(shares.low))
+    added = add_grain(added, (warped, patch), sure, alpha * (1 - own), crop_from_patch)
+    colours = np.column_stack([shares.matrix, np.zeros(3, np.float32)])
+    face = cv2.multiply(cv2.transform(warped.astype(np.float32), colours), drawn, dst=drawn)
+    face = cv2.add(face, added, dst=added)
     patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)

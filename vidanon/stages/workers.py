@@ -32,6 +32,24 @@ def ordered_map(
     _trim_memory()
 
 
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Keep OpenCV and the matrix products of numpy and scipy from starting threads: the workers fill the cores.
+
+    Those of OpenBLAS also spin for a while after every product, and take the cores from the workers.
+    """
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def release_memory() -> None:
     """Free what a finished pass left behind: its decoders and encoders lie in cycles of references."""
     gc.collect()

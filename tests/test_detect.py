@@ -104,4 +104,4 @@ def test_a_face_upside_down_or_on_its_side_is_found_with_its_mesh():
         assert mesh is not None
         assert np.cos(tilt_of_mesh(mesh[0]) + quarters * np.pi / 2) > 0.9
         # The audit looks at a face again whose box is all it knows.
-        assert np.cos(detect.tilt(turned, best.box) + quarters * np.pi / 2) > 0.9
+        assert np.cos(next(detect.tilts(turned, best.box)) + quarters * np.pi / 2) > 0.9

@@ -1,5 +1,7 @@
 """Tracks: nothing is dropped, gaps are bridged within a shot, persons are linked with care."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +93,13 @@ def test_a_doubtful_face_on_the_neck_of_a_known_one_is_no_face_and_a_sure_one_is
     neck, child = face(48, y=83, side=52, score=0.45), face(48, y=83, side=52, score=0.7)
     assert [f.score for f in drop_duplicates([known, neck])] == [0.9]
     assert [f.score for f in drop_duplicates([known, child])] == [0.9, 0.7]
+
+
+def test_in_a_face_upside_down_a_second_doubtful_one_is_none_and_a_sure_one_is():
+    inside = {"y": 55, "side": 20, "landmarks": mesh(55, y=58, side=12)}
+    for tilt, score, kept in ((np.pi, 0.5, 1), (np.pi, 0.7, 2), (0.0, 0.5, 2)):
+        whole = replace(face(50, side=40, landmarks=mesh(50, side=40)), tilt=tilt)
+        assert len(drop_duplicates([whole, face(55, score=score, **inside)])) == kept
 
 
 def test_a_single_alarm_is_not_drawn_out():

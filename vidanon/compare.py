@@ -25,6 +25,7 @@ from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
+from vidanon.stages.track import on_part_of_turned
 from vidanon.stages.workers import ordered_map
 from vidanon.tally import FacePair, FaceReading, HiddenFace, Memory, Tally, results_of
 from vidanon.types import Float, Frame, UInt8
@@ -149,6 +150,8 @@ class _Comparison:
                 pairs.append(known)
             else:
                 hidden.append(known)
+        whole = [*left, *(pair.source for pair in pairs)]
+        left = [face for face in left if not any(_is_part_of(face, other) for other in whole)]
         more = self._judge(source, output, left) if left else ([], [])
         return pairs + more[0], hidden + more[1]
 
@@ -161,7 +164,8 @@ class _Comparison:
         return is_same_picture(before, output, known.box)
 
     def _read_source(self, image: UInt8, box: Float) -> FaceReading | None:
-        return self._read(image, box, self._detect.tilt(image, box))
+        guesses = (self._read(image, box, tilt) for tilt in self._detect.tilts(image, box))
+        return next((face for face in guesses if face is not None), None)
 
     def _read(self, image: UInt8, box: Float, tilt: float) -> FaceReading | None:
         """Read what is compared off a face; None where it has no landmarks."""
@@ -226,6 +230,12 @@ class _Comparison:
             number = len(self._last_seen)
         self._last_seen[number] = (frame, box)
         return number
+
+
+def _is_part_of(face: FaceReading, other: FaceReading) -> bool:
+    """Say whether a face is a second one that was seen in another; recognisers would compare nonsense."""
+    larger = np.prod(other.box[2:] - other.box[:2]) > np.prod(face.box[2:] - face.box[:2])
+    return bool(larger) and on_part_of_turned(face.box, other.box, other.tilt)
 
 
 def evaluate_pair(

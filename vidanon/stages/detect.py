@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,8 +282,8 @@ class FaceDetector:
             for i in keep_best(boxes, found.scores)
         ]
 
-    def tilt(self, image: UInt8, box: Float) -> float:
-        """Find out how far a face is turned, by a look at it alone, or from all four sides.
+    def tilts(self, image: UInt8, box: Float) -> Iterator[float]:
+        """Yield how far a face may be turned, by looks at it alone, likeliest first: two guesses at most.
 
         Upside down or on its side, a face is often found as if it were upright, and a mesh fitted so is
         nobody's.
@@ -291,22 +292,27 @@ class FaceDetector:
             image: uint8 RGB (h, w, 3).
             box: float32 (4,), of a face in it.
 
-        Returns:
+        Yields:
             Radians, clockwise; 0 upright, or where nothing can be told.
         """
         crop = cut_square(image, square_around(box, 0.0, TILT_SCALE), TILT_PX)
         score, tilt = _central(self._look_centerface(crop, TILT_PX))
         is_sure = score >= SURE_OF_TILT
         if is_sure and abs(tilt) <= UPRIGHT_TILT:
-            return tilt
+            yield tilt
         looks = [_central(self._look_turned(crop, TILT_PX, quarters)) for quarters in range(4)]
-        if not is_sure:
-            score, tilt = max(looks)
-            return tilt if score >= SURE_SIDE else 0.0
-        # On its side, CenterFace is right about the side, and YuNet about the angle.
-        near = [look for look in looks[1:] if abs(_wrapped(look[1] - tilt)) <= NEAR_TILT]
-        score, finer = max(near, default=(0.0, 0.0))
-        return finer if score >= TURNED_SCORE else tilt
+        best_score, best = max(looks)
+        if is_sure and abs(tilt) > UPRIGHT_TILT:
+            # On its side, CenterFace is right about the side, and YuNet about the angle.
+            near = [look for look in looks[1:] if abs(_wrapped(look[1] - tilt)) <= NEAR_TILT]
+            score, finer = max(near, default=(0.0, 0.0))
+            tilt = finer if score >= TURNED_SCORE else tilt
+            yield tilt
+        elif not is_sure:
+            tilt = best if best_score >= SURE_SIDE else 0.0
+            yield tilt
+        if best_score >= SURE_SIDE and abs(_wrapped(best - tilt)) > NEAR_TILT:
+            yield best
 
     def _all(self, image: UInt8, turned: bool) -> Candidates:
         height, width = image.shape[:2]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
-from vidanon.stages.landmark import box_iou, mesh_box
+from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou, mesh_box
 from vidanon.types import Face, Float, Origin, UInt8
 
 SAME_MESH_IOU = 0.5
@@ -121,7 +121,8 @@ def _duplicate(face: Face, other: Face) -> bool:
     mesh = mesh_box(other.landmarks)
     if face.landmarks is not None:
         limit = DOUBTFUL_MESH_IOU if doubtful else SAME_MESH_IOU
-        return box_iou(mesh_box(face.landmarks), mesh) > limit
+        same = box_iou(mesh_box(face.landmarks), mesh) > limit
+        return same or (doubtful and on_part_of_turned(face.box, other.box, other.tilt))
     if _share_inside(face.box, other.box) > INSIDE_SHARE:
         return True
     # Detectors also take hair for a face, right above the face that it belongs to, and the neck right below.
@@ -131,6 +132,14 @@ def _duplicate(face: Face, other: Face) -> bool:
     centre = (face.box[:2] + face.box[2:]) / 2
     inside = bool((centre >= head[:2]).all() and (centre <= [mesh[2], mesh[3]]).all())
     return inside and _share_inside(face.box, head) > HEAD_SHARE
+
+
+def on_part_of_turned(box: Float, other: Float, tilt: float) -> bool:
+    """Say whether a box lies within that of a larger face that is turned in the picture by ``tilt``, radians.
+
+    In a face that is upside down, detectors see a second, smaller one, whose mesh fits nobody.
+    """
+    return bool(abs(np.degrees(tilt)) > FIRM_TILT_DEG and _share_inside(box, other) > INSIDE_SHARE)
 
 
 def _share_inside(box: Float, other: Float) -> float:

@@ -34,7 +34,7 @@ def ordered_map(
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Keep OpenCV and the matrix products of numpy and scipy from starting threads: the workers fill the cores.
+    """Keep OpenCV and the matrix products of numpy from starting threads: the workers fill the cores.
 
     Those of OpenBLAS also spin for a while after every product, and take the cores from the workers.
     """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidanon.evaluate_mapper import Bench
 from vidanon.identity.bank import Bank, load_bank
-from vidanon.identity.keep import ANCESTRY, BEARD, FREE, missing
+from vidanon.identity.keep import ANCESTRY, BEARD, FREE, GLASSES, missing
 from vidanon.identity.shade import brow_shade
 from vidanon.models.registry import ModelStore
 from vidanon.stages.brows import brow_mask, darkened
@@ -70,10 +70,27 @@ def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
     code = bank.code(stranger)
     aim, refused = bench.keeper.aim(code, source), bench.keeper.aim(replace(code, kept=False), source)
     w = bench.latent(aim.asked, subject)
-    before, after, plain = (reading(bench, bank, x) for x in (w, w + aim.shift, w + refused.shift))
+    before, after, plain = (reading(bench, bank, x) for x in (w, aim.lead(w), refused.lead(w)))
     assert abs(after[AGE] - wanted[AGE]) < abs(before[AGE] - wanted[AGE]) - 0.05
     assert abs(plain[AGE] - wanted[AGE]) > abs(after[AGE] - wanted[AGE]) + 0.02
     assert min(after[BEARD], plain[BEARD]) > before[BEARD] + 0.2
+
+
+def test_glasses_are_worn_throughout_or_never(bench: Bench) -> None:
+    """Left alone, they came and went with gaze and smile."""
+    bank = load_bank()
+    wearers, bare = (np.flatnonzero(rows)[:12] for rows in (bank.glasses > 0.9, bank.glasses < 0.1))
+    for worn, rows in ((False, wearers), (True, bare)):
+        subject = bench.subject(bank.w[(bare if rows is wearers else wearers)[0]])
+        assert subject is not None
+        aim = bench.keeper.aim(bank.code(int(rows[1])), bench.source(subject))
+        aim = aim._replace(shift=np.zeros_like(aim.shift))
+        before, after = (
+            [reading(bench, bank, w)[GLASSES] for w in some]
+            for some in (bank.w[rows], [aim.lead(w) for w in bank.w[rows]])
+        )
+        assert np.mean(np.array(before) > 0.5) == (0 if worn else 1), "so they were chosen"
+        assert np.mean((np.array(after) > 0.5) == worn) > 0.8
 
 
 def test_dark_brows_stay_dark(bench: Bench) -> None:
@@ -96,4 +113,5 @@ def test_nothing_is_kept_of_somebody_whose_face_was_never_seen(bench: Bench) -> 
     code = load_bank().code(0)
     aim = bench.keeper.aim(code, None)
     assert np.array_equal(aim.asked, code.vector)
-    assert not aim.shift.any()
+    w = np.ones(512, np.float32)
+    assert np.array_equal(aim.lead(w), w)

@@ -33,7 +33,7 @@ from vidanon.geometry import apply, unit_crop_from_frame
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.embed import SFace
-from vidanon.identity.keep import Keeper
+from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
 from vidanon.measures import HeadPose, angle_deg
 from vidanon.mixing import HeadFinder
@@ -95,11 +95,10 @@ class Subject:
 
 
 class Job(NamedTuple):
-    """An output to make: whose identity (128,), whose attributes, and what is added to w (512,)."""
+    """An output to make: what leads to the identity, and whose attributes."""
 
-    identity: Float
+    aim: Aim
     attributes: Subject
-    shift: Float | float = 0.0
 
 
 class Bench:
@@ -169,7 +168,7 @@ class Bench:
         """Make and read the output of every job, in order: w and what is seen."""
 
         def make(job: Job) -> tuple[Float, Seen | None]:
-            w = self.latent(job.identity, job.attributes) + job.shift
+            w = job.aim.lead(self.latent(job.aim.asked, job.attributes))
             return w, self.see(self._reader.picture(w))
 
         with ThreadPoolExecutor(self._workers) as pool:
@@ -283,7 +282,7 @@ def both_figures(
     others = subjects[shift:] + subjects[:shift]
     crossed = list(
         bench.outputs(
-            [Job(b.seen.sface, a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross"
+            [Job(Aim(b.seen.sface), a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross"
         )
     )
     found = [
@@ -292,7 +291,7 @@ def both_figures(
     if not found:
         raise InputError(f"{title}: no output shows a face; the weights do not fit")
     cross = cross_figures(*(list(column) for column in zip(*found, strict=True)))
-    remade = bench.outputs([Job(a.seen.sface, a) for a in subjects], f"{title}, same")
+    remade = bench.outputs([Job(Aim(a.seen.sface), a) for a in subjects], f"{title}, same")
     kept = [(a.seen, o) for a, (_, o) in zip(subjects, remade, strict=True) if o is not None]
     same = same_figures([a for a, _ in kept], [o for _, o in kept])
     lost = 2 * len(subjects) - len(found) - len(kept)
@@ -305,7 +304,7 @@ def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str,
     people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
     rounds = []
     for subject in subjects[:ATTRIBUTE_SOURCES]:
-        jobs = [Job(bank.embeddings[person], subject) for person in people]
+        jobs = [Job(Aim(bank.embeddings[person]), subject) for person in people]
         rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, "diversity") if o is not None]))
     codes = likeness_figures([bank.embeddings[people]])
     return likeness_figures(rounds) | {"people": PEOPLE, "codes": codes}
@@ -323,7 +322,7 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
             # Nobody in the bank is permitted: the product would obscure this face.
             continue
         aim = bench.keeper.aim(code, bench.source(subject))
-        jobs.append(Job(aim.asked, subject, aim.shift))
+        jobs.append(Job(aim, subject))
         kept.append(subject)
     rows = [
         _group_row(subject, output, bank, bench)

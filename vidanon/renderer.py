@@ -223,7 +223,7 @@ class Renderer:
                     aim = self._aim(track.person)
                     landmarks = apply(transform, track.landmarks[offset].astype(np.float32))
                     blendshapes = track.blendshapes[offset].astype(np.float32)
-                    face.w = self._synthesizer.latent(crop, aim.asked, blendshapes, landmarks) + aim.shift
+                    face.w = aim.lead(self._synthesizer.latent(crop, aim.asked, blendshapes, landmarks))
                 with self._summary.timed("segment"):
                     face.parts = self._part_reader.crop(crop)
                     face.in_front = segment.share_in_front(face.parts, landmarks)

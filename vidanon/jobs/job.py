@@ -231,25 +231,17 @@ def kept_key(path: Path) -> bytes:
 
 
 def _publish(path: Path, final: Path) -> None:
-    """Move a file to its place so that it is whole there, even after a power cut.
+    """Move a file to its place, in folders that may have to be made.
 
     Raises:
         OutputError: its place cannot be written.
     """
+    from vidanon.stages.target import publish
+
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _sync(path)
-        path.replace(final)
-        _sync(final.parent)
     except OSError as error:
         raise OutputError(
-            f"cannot write {final} ({error.strerror}); free space or change the name"
+            f"{final.parent}: cannot be made ({error.strerror}); free space or choose another target"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    publish(path, final)

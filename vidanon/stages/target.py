@@ -58,12 +58,28 @@ def require_kind(source: Path, target: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Move a finished file or folder to its final name in one step.
+    """Move a finished file or folder to its final name in one step, whole there even after a power cut.
 
     Raises:
         OutputError: the final name cannot be written.
     """
     try:
+        _sync(temporary)
         temporary.replace(final)
+        _sync(final.parent)
     except OSError as error:
-        raise OutputError(f"{final}: cannot be written ({error.strerror}); choose another target") from error
+        reason = error.strerror or "unwritable"
+        raise OutputError(
+            f"{final}: cannot be written ({reason}); free space or choose another target"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    if os.name != "posix":
+        return  # elsewhere folders cannot be opened
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

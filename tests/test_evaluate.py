@@ -16,11 +16,14 @@ from vidanon.bars import Bar, format_verdicts, judge, mean_of
 from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
+from vidanon.identity.bank import load_bank
 from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.target import rejected_path
+from vidanon.tally import FacePair, FaceReading, glasses_steady
+from vidanon.types import EMBEDDING_SIZE
 
 FRAMES = 12
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -77,6 +80,20 @@ def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
     assert result["faces_lost"] == 0
     assert result["nme"] < 0.02 and result["pose_error_deg"] < 1.5
     json.dumps(result)
+
+
+def test_glasses_that_come_and_go_are_noticed() -> None:
+    weights = load_bank().reader[EMBEDDING_SIZE:-1, -1]
+
+    def face(frame: int, worn: bool) -> FacePair:
+        landmarks, nobody = np.zeros((478, 2), np.float32), np.zeros(EMBEDDING_SIZE, np.float32)
+        shapes, box = np.zeros(52, np.float32), np.zeros(4, np.float32)
+        seen = FaceReading(box, landmarks, shapes, nobody, None, 0.0, weights if worn else -weights)
+        return FacePair(frame, 0, 0.0, 1.0, 0.0, 0.0, seen, seen, 1.0)
+
+    assert glasses_steady([face(i, False) for i in range(12)]) == 1
+    assert glasses_steady([face(i, i < 3) for i in range(12)]) == 0.75
+    assert glasses_steady([face(0, True)]) is None
 
 
 def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(

@@ -34,6 +34,7 @@ CLIP_BARS = (
     Bar("frames shown at another time", "pts_errors", 0, False),
     Bar("audio identical", "audio_identical", 1, True),
     Bar("adjacent SFace, lowest track", "adjacent_sface_lowest_track", 0.98, True),
+    Bar("glasses worn throughout or never, lowest track", "glasses_lowest_track", 0.95, True),
     Bar("head pose, degrees", "pose_error_deg", 2.0, False),
     Bar("landmark NME", "nme", 0.04, False),
     Bar("share of faces both recognisers call strangers", "stranger_share", 0.99, True),

@@ -78,8 +78,10 @@ class _Comparison:
         dlib: bool,
         observe: Observer | None,
         memory: Memory,
+        looks: bool = False,
     ) -> None:
         from vidanon.identity.embed import SFace
+        from vidanon.identity.look import LookEncoder
         from vidanon.settings import DetectSettings
         from vidanon.stages.detect import FaceDetector
         from vidanon.stages.landmark import Landmarker
@@ -91,6 +93,7 @@ class _Comparison:
         self._landmark = Landmarker(models, workers)
         self._sface = SFace(models, workers)
         self._dlib = DlibResNet(models, workers) if dlib else None
+        self._look = LookEncoder(models, "cpu", workers) if looks else None
         self._pose = HeadPose(models)
         self._judged, self._observe, self._memory = judged, observe, memory
         self._last_seen: dict[int, tuple[int, Float]] = {}
@@ -173,7 +176,8 @@ class _Comparison:
         if mesh is None:
             return None
         descriptor = None if self._dlib is None else self._dlib(image, mesh[0])
-        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor, tilt)
+        look = None if self._look is None else self._look(image, mesh[0])
+        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor, tilt, look)
 
     def _judge(
         self, source: Frame, output: Frame, found: list[FaceReading]
@@ -255,6 +259,7 @@ def evaluate_pair(
         Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
         ``recognised_frames``: SFace or dlib takes source and output for one person. ``leak_frames``: either.
         ``adjacent_sface``: of the output with itself one frame later; ``..._source``: likewise of the source.
+        ``glasses_steady`` (by track): share of frames that agree with most on whether glasses are worn.
         ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.
         ``stranger_share``: share of judged faces that both recognisers call a stranger. Means are None where
         nothing could be measured.
@@ -264,7 +269,9 @@ def evaluate_pair(
         ModelsError: a model, or dlib, is missing.
     """
     # Two neighbours out of every stride, so that adjacent frames can be compared.
-    tally = compare_videos(source, output, models, lambda index, _: index % max(stride, 1) < 2, workers)
+    tally = compare_videos(
+        source, output, models, lambda index, _: index % max(stride, 1) < 2, workers, looks=True
+    )
     results = results_of(tally)
     results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
     return results
@@ -280,6 +287,7 @@ def compare_videos(
     observe: Observer | None = None,
     progress: Callable[[int, int], None] | None = None,
     memory: Memory | None = None,
+    looks: bool = False,
 ) -> Tally:
     """Decode both videos side by side; find the faces of every frame and compare those of some frames.
 
@@ -294,6 +302,7 @@ def compare_videos(
         progress: called with (frames done, frames stated).
         memory: of a comparison of the same source with an earlier result. The source's faces are taken from
             there, and so are findings where both results show the same picture.
+        looks: read how the faces look as well.
 
     Raises:
         InputError: a file is missing or no video, or the pictures differ in size.
@@ -305,7 +314,7 @@ def compare_videos(
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
-        comparison = _Comparison(models, judged, workers, dlib, observe, memory)
+        comparison = _Comparison(models, judged, workers, dlib, observe, memory, looks)
         tally = comparison.tally
         frames = _side_by_side(first, second, earlier, tally)
         if earlier is None:

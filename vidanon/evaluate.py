@@ -179,13 +179,14 @@ def _extremes(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the bars ask for beyond :func:`evaluate_pair`: frames off, and the worst track."""
     tracks = {
         name: [track[name] for track in result["tracks"] if track[name] is not None]
-        for name in ("adjacent_sface", "sface_mean", "dlib_mean")
+        for name in ("adjacent_sface", "sface_mean", "dlib_mean", "glasses_steady")
     }
     return {
         "frames_off": abs(result["source_frames"] - result["output_frames"]),
         "adjacent_sface_lowest_track": min(tracks["adjacent_sface"], default=None),
         "sface_highest_track": max(tracks["sface_mean"], default=None),
         "dlib_lowest_track": min(tracks["dlib_mean"], default=None),
+        "glasses_lowest_track": min(tracks["glasses_steady"], default=None),
     }
 
 
@@ -243,6 +244,7 @@ _COLUMNS = (
     ("worst", "dlib_worst"),
     ("adjacent", "adjacent_sface"),
     ("source's", "adjacent_sface_source"),
+    ("glasses", "glasses_lowest_track"),
     ("NME", "nme"),
     ("pose", "pose_error_deg"),
     ("MAE", "blendshape_mae"),

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import MASK_DETAIL, SIGNAL_NAMES, expression_signals
 from vidanon.recognisers import DLIB_SAME_PERSON
 from vidanon.types import Float
 
 _MIN_SIGNAL_STD = 0.05
+_MIN_LOOKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class FaceReading:
         embedding: float32 (128,), SFace.
         descriptor: float32 (128,), dlib's; None without dlib.
         tilt: how far the face is turned in the picture, radians, clockwise.
+        look: float32 (256,), see :mod:`vidanon.identity.look`; None where looks were not asked for.
     """
 
     box: Float
@@ -41,6 +44,7 @@ class FaceReading:
     embedding: Float
     descriptor: Float | None
     tilt: float
+    look: Float | None = None
 
     def distance(self, other: FaceReading) -> float:
         """Return dlib's distance; NaN without dlib."""
@@ -172,6 +176,18 @@ def adjacent_similarities(pairs: Sequence[FacePair], of: str = "output") -> list
     return [float(a.embedding @ b.embedding) for a, b in both]
 
 
+def glasses_steady(pairs: Sequence[FacePair]) -> float | None:
+    """Return the share of frames in which a new face wears glasses or not as in most; None of few frames.
+
+    Recognisers look past glasses, so to them a face is steady whose glasses come and go.
+    """
+    seen = [(pair.output.embedding, pair.output.look) for pair in pairs if pair.output.look is not None]
+    if len(seen) < _MIN_LOOKS:
+        return None
+    share = float(np.mean([load_bank().read(*face).glasses > 0.5 for face in seen]))
+    return round(max(share, 1 - share), 4)
+
+
 def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
     """Correlate expression over time, track by track, where the source moves at all; weight by length."""
     weighted: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -206,6 +222,7 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
                 "adjacent_sface": mean_of(adjacent),
                 "adjacent_sface_source": mean_of(adjacent_similarities(pairs, "source")),
                 "adjacent_pairs": len(adjacent),
+                "glasses_steady": glasses_steady(pairs),
             }
         )
     return results

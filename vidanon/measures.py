@@ -18,13 +18,13 @@ SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze
 UNCHANGED_LEVELS = 8.0
 """Mean absolute difference (0..255) inside a face below which it may be as it was; encoding at crf 18 costs 1
 to 2 levels, at crf 28 up to 8. The mask changes a face in the dark by less."""
-UNCHANGED_LIKENESS, UNCHANGED_DETAIL = (0.6, 0.8), 0.45
-"""Correlation of the detail of two pictures, of little and of much detail, and the share of it that the
+UNCHANGED_LIKENESS, UNCHANGED_DETAIL = (0.6, 0.8, 0.87), 0.45
+"""Correlation of detail of two pictures, of little, much and very much of it, and the share of it that the
 second holds, from which a face is as it was. Of detail of 8 levels and more encoding leaves .89 of the first
 up to crf 34 (.95 at crf 28), of 1 level, in the dark, .66; the mask mostly leaves .2 and 0 (.6 and .4 at
-most), and another soft face in the same light up to .75."""
-DETAIL_LEVELS = (3.0, 6.0)
-"""Standard deviation of what is little and of what is much detail, grey levels."""
+most), and another face in the same light up to .75 where it is soft and .84 on a webcam (asl_eat)."""
+DETAIL_LEVELS = (3.0, 6.0, 9.0)
+"""Standard deviation of what is little, much and very much detail, grey levels."""
 DETAIL_SIGMA = 0.08
 SAME_LEVELS, SAME_CELL_LEVELS, SAME_SHARE = 4.0, 8, 0.2
 """Two encodings of one picture, at crf 18 and 20, differ by less than this on average (0..255) and in the

@@ -57,11 +57,9 @@ def add_grain(
 
 
 def _level(view: UInt8, skin: Float) -> float:
-    """Return the deviation of the fine detail of skin in the middle of a face, grey levels."""
-    height, width = skin.shape
-    middle = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
-    grey = np.asarray(cv2.cvtColor(view[middle][..., :3], cv2.COLOR_RGB2GRAY), np.float32)
-    fine = (grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin[middle] > 0.5][::4]
+    """Return the deviation of the fine detail of all skin that is shown, grey levels."""
+    grey = np.asarray(cv2.cvtColor(view[..., :3], cv2.COLOR_RGB2GRAY), np.float32)
+    fine = (grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin > 0.5][::4]
     return MEDIAN_TO_DEVIATION * float(np.median(np.abs(fine))) if len(fine) else 0.0
 
 

@@ -307,8 +307,7 @@ def blend(
     shares = shares.cut(np.s_[top:bottom, left:right])
     part = np.s_[step * top : step * bottom, step * left : step * right]
     frame_from_part = np.array([[1, 0, x0 + step * left], [0, 1, y0 + step * top]], np.float32)
-    if shares.alpha.size:
-        _paint(patch[part], warped[part], shares, step, compose(crop_from_frame, frame_from_part))
+    _paint(patch[part], warped[part], shares, step, compose(crop_from_frame, frame_from_part))
 
 
 @dataclass(frozen=True, slots=True)

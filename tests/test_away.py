@@ -96,7 +96,7 @@ def test_a_plan_without_faces_asks_for_nothing(plain_clip: Path) -> None:
 
 def test_what_is_drawn_is_less_like_the_source(clip: Path, plan: Plan) -> None:
     settings, embed = load_settings(None, ["render.exit_px=256"]), SFace(ModelStore(), 1)
-    track, frames = plan.tracks[0], list(read_frames(clip, {2, 5, 8}))
+    track, frames = plan.tracks[0], read_frames(clip, {2, 5, 8})
 
     def likeness(plan: Plan) -> float:
         renderer, found = Renderer(plan, settings, ModelStore(), RenderSummary()), []

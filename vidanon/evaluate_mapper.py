@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -47,7 +46,7 @@ from vidanon.stages.decode import Decoder
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.stills import STILL_SUFFIXES
 from vidanon.stages.synthesize import as_input, cut_face
-from vidanon.stages.workers import ordered_map
+from vidanon.stages.workers import one_thread_each, ordered_map
 from vidanon.training.ceiling import MIN_SAMPLES, descend
 from vidanon.training.data import (
     CROP_PX,
@@ -358,6 +357,7 @@ def _group_row(subject: Subject, output: Seen, bank: Bank, bench: Bench) -> dict
     }
 
 
+@one_thread_each()
 def evaluate_mapper(
     models: ModelStore,
     weights: Path | None = None,
@@ -390,7 +390,6 @@ def evaluate_mapper(
     """
     from mediapipe.tasks.python.vision.face_landmarker import Blendshapes
 
-    cv2.setNumThreads(1)  # the worker threads already fill the cores
     bench = Bench(models, weights, workers)
     latents = LatentSource(models, TRUNCATION, seed)
     drawn = tqdm(latents.draw(0, samples), desc="draw", unit="face", disable=None)

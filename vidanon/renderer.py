@@ -338,8 +338,7 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
 
 def _close_ups(track: Track) -> Bool:
     """Return, by offset, of which new faces a close-up is enough."""
-    outlines = blend.outline(track.landmarks.astype(np.float32))
-    return synthesize.fit_close_up(apply_each(track.crop_from_frame, outlines))
+    return synthesize.fit_close_up(apply_each(track.crop_from_frame, blend.outline(track.landmarks)))
 
 
 def _windowed(

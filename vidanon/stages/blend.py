@@ -92,9 +92,10 @@ def region_of_interest(
 
 def _outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
     """Return the oval grown, its forehead raised and its chin lowered, face widths; (..., 36, 2) pixels."""
-    oval = landmarks[..., list(FACE_OVAL), :]
+    oval = np.asarray(landmarks[..., list(FACE_OVAL), :], np.float32)
     outward = _unit(oval - oval.mean(-2, keepdims=True))
-    upward = _unit(landmarks[..., 10:11, :] - landmarks[..., 152:153, :])
+    top, chin = (oval[..., [FACE_OVAL.index(point)], :] for point in (10, 152))
+    upward = _unit(top - chin)
     height = (outward * upward).sum(-1, keepdims=True)
     moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
     width = _width(oval)[..., None, None]
@@ -109,7 +110,7 @@ def outline(landmarks: Float) -> Float:
     """Return the outline of what is covered whatever the source's forehead and beard are.
 
     Args:
-        landmarks: float32 (..., 478, 2), pixels.
+        landmarks: float32 or float16 (..., 478, 2), pixels.
 
     Returns:
         float32 (..., 36, 2), pixels.

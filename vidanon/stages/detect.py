@@ -298,18 +298,19 @@ class FaceDetector:
         crop = cut_square(image, square_around(box, 0.0, TILT_SCALE), TILT_PX)
         score, tilt = _central(self._look_centerface(crop, TILT_PX))
         is_sure = score >= SURE_OF_TILT
-        if is_sure and abs(tilt) <= UPRIGHT_TILT:
+        is_upright = is_sure and abs(tilt) <= UPRIGHT_TILT
+        if is_upright:
             yield tilt
         looks = [_central(self._look_turned(crop, TILT_PX, quarters)) for quarters in range(4)]
         best_score, best = max(looks)
-        if is_sure and abs(tilt) > UPRIGHT_TILT:
+        if not is_sure:
+            tilt = best if best_score >= SURE_SIDE else 0.0
+        elif not is_upright:
             # On its side, CenterFace is right about the side, and YuNet about the angle.
             near = [look for look in looks[1:] if abs(_wrapped(look[1] - tilt)) <= NEAR_TILT]
             score, finer = max(near, default=(0.0, 0.0))
             tilt = finer if score >= TURNED_SCORE else tilt
-            yield tilt
-        elif not is_sure:
-            tilt = best if best_score >= SURE_SIDE else 0.0
+        if not is_upright:
             yield tilt
         if best_score >= SURE_SIDE and abs(_wrapped(best - tilt)) > NEAR_TILT:
             yield best

@@ -30,7 +30,7 @@ from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import MASK_DETAIL, UNCHANGED_LEVELS, detail_left, is_same_picture, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import DLIB, RECOGNISERS, recognised_by
 from vidanon.redraw import Drawn
 from vidanon.settings import Settings, load_settings
 from vidanon.stages.obscure import obscure
@@ -72,6 +72,10 @@ def make_plan(*tracks: Track, spares: int = 2) -> Plan:
     )
 
 
+def scores_of(same: bool) -> dict[str, float]:
+    return {"SFace": 0.6 if same else 0.1, "EdgeFace": 0.0, "dlib": 0.8}
+
+
 def make_audit(
     failing: dict[int, list[int]] | None = None,
     leaks: dict[int, list[Float]] | None = None,
@@ -82,8 +86,7 @@ def make_audit(
     tracks = []
     for number, frames in failing.items():
         samples = tuple(
-            Sample(f, f / 25, 0.6 if f in frames else 0.1, 0.8, True, ("SFace",) if f in frames else ())
-            for f in judged
+            Sample(f, f / 25, scores_of(f in frames), True, ("SFace",) if f in frames else ()) for f in judged
         )
         tracks.append(
             TrackAudit(number, number, 0.0, 1.56, FRAMES, 3, samples, {"blink": 0.9, "smile": None})
@@ -106,7 +109,7 @@ def make_audit(
         times_s=[frame / 25 for frame in range(FRAMES)],
         totals={"blink": 0.9, "smile": None},
         container={"frames": ("40", "40")},
-        recognisers=("SFace", "dlib"),
+        recognisers=("SFace", "EdgeFace", "dlib"),
         spans=(Span(0, 0.0, 1.0, "replaced"), Span(0, 1.0, 1.56, "obscured")),
     )
 
@@ -309,7 +312,7 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     plan = make_plan(make_track())
     assert without_hands(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
     found = make_audit({0: [10]})
-    samples = [replace(x, distance=0.57) if x.frame == 30 else x for x in found.tracks[0].samples]
+    samples = [replace(x, scores={**x.scores, "dlib": 0.57}) if x.frame == 30 else x for x in found.tracks[0].samples]
     found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
     (better,) = without_hands(plan, found, {0: [10]}).values()
     assert better.covered is not None
@@ -392,10 +395,21 @@ def test_thresholds_are_those_of_the_calibration_that_ships() -> None:
     record = calibration()
     points = record["recognisers"]
     assert points["sface"]["far_1e-3"]["threshold"] == SFACE_SAME_PERSON
-    assert points["dlib"]["far_1e-3"]["threshold"] == DLIB_SAME_PERSON
     assert record["different_pairs"] > 100_000 and record["same_pairs"] > 1000
-    assert points["sface"]["far_1e-4"]["threshold"] > SFACE_SAME_PERSON
-    assert points["dlib"]["far_1e-4"]["threshold"] < DLIB_SAME_PERSON
+    for recogniser in RECOGNISERS:
+        assert points[recogniser.key]["far_1e-3"]["threshold"] == recogniser.same_person
+        stricter = points[recogniser.key]["far_1e-4"]["threshold"]
+        assert recogniser.margin(stricter) < 0 and recogniser.is_same(stricter)
+
+
+def test_any_recogniser_alone_can_recognise_somebody() -> None:
+    strangers = scores_of(same=False)
+    assert recognised_by(strangers) == ()
+    for recogniser in RECOGNISERS:
+        same = 0.1 if recogniser.by_distance else 0.9
+        assert recognised_by(strangers | {recogniser.name: same}) == (recogniser.name,)
+    assert recognised_by({"SFace": 0.1}) == (), "who did not judge recognises nobody"
+    assert not DLIB.is_same(float("nan"))
 
 
 @given(seed=st.integers(0, 99), nearer=st.booleans())

@@ -44,7 +44,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store() -> ModelStore:
-    for name in ("dlib-resnet", "sface", "face-landmarker", "centerface", "yunet"):
+    for name in ("dlib-resnet", "edgeface", "sface", "face-landmarker", "centerface", "yunet"):
         model(name)
     pytest.importorskip("dlib", reason="dlib is optional")
     return ModelStore()
@@ -75,7 +75,7 @@ def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
     assert result["face_frames"] == FRAMES
     assert result["unchanged_frames"] == result["leak_frames"] == FRAMES
     assert result["stranger_share"] == 0
-    assert result["sface_mean"] > 0.9 and result["dlib_mean"] < 0.2
+    assert result["sface_mean"] > 0.9 and result["edgeface_mean"] > 0.9 and result["dlib_mean"] < 0.2
     assert result["adjacent_sface"] > 0.9 and result["adjacent_sface_source"] > 0.9
     assert result["faces_lost"] == 0
     assert result["nme"] < 0.02 and result["pose_error_deg"] < 1.5
@@ -88,8 +88,9 @@ def test_glasses_that_come_and_go_are_noticed() -> None:
     def face(frame: int, worn: bool) -> FacePair:
         landmarks, nobody = np.zeros((478, 2), np.float32), np.zeros(EMBEDDING_SIZE, np.float32)
         shapes, box = np.zeros(52, np.float32), np.zeros(4, np.float32)
-        seen = FaceReading(box, landmarks, shapes, nobody, None, 0.0, weights if worn else -weights)
-        return FacePair(frame, 0, 0.0, 1.0, 0.0, 0.0, seen, seen, 1.0)
+        embeddings = {"SFace": nobody}
+        seen = FaceReading(box, landmarks, shapes, embeddings, 0.0, weights if worn else -weights)
+        return FacePair(frame, 0, {"SFace": 0.0}, 0.0, 0.0, seen, seen, 1.0)
 
     assert glasses_steady([face(i, False) for i in range(12)]) == 1
     assert glasses_steady([face(i, i < 3) for i in range(12)]) == 0.75
@@ -244,7 +245,7 @@ def test_a_refused_result_is_measured_and_marked(
 
     shutil.copy(plain_clip, tmp_path / "a.mp4")
     monkeypatch.setattr("vidanon.api.anonymize", refuse)
-    for name in ("dlib-resnet", "sface", "face-landmarker", "centerface", "yunet"):
+    for name in ("dlib-resnet", "edgeface", "sface", "face-landmarker", "centerface", "yunet"):
         model(name)
     pytest.importorskip("dlib", reason="dlib is optional")
     sheets = tmp_path / "sheets"

@@ -37,8 +37,9 @@ CLIP_BARS = (
     Bar("glasses worn throughout or never, lowest track", "glasses_lowest_track", 0.95, True),
     Bar("head pose, degrees", "pose_error_deg", 2.0, False),
     Bar("landmark NME", "nme", 0.04, False),
-    Bar("share of faces both recognisers call strangers", "stranger_share", 0.99, True),
+    Bar("share of faces all recognisers call strangers", "stranger_share", 0.99, True),
     Bar("SFace to source, highest track", "sface_highest_track", same_person("sface"), False),
+    Bar("EdgeFace to source, highest track", "edgeface_highest_track", same_person("edgeface"), False),
     Bar("dlib to source, lowest track", "dlib_lowest_track", same_person("dlib"), True),
 )
 """Of every single clip."""

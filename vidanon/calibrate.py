@@ -6,7 +6,7 @@ different people where the threshold must be so that it says so wrongly in one o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 
 from vidanon.errors import InputError
 from vidanon.models.thresholds import FALSE_ACCEPT_RATES, FORMAT, VERSION
+from vidanon.recognisers import RECOGNISERS, Recogniser, load_recognisers
 from vidanon.types import Bool, Float, UInt8
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MIN_DIFFERENT_PAIRS = 1000
 """Below, FAR 1e-3 is not even one pair."""
 
-Embeddings = tuple[Float, Float]  # SFace (128,), dlib (128,)
+Embeddings = dict[str, Float]
+"""Of one face, float32 (n,), by name of the recogniser."""
 
 
 def calibrate(
     folder: Path, models: ModelStore, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Find the thresholds of both recognisers.
+    """Find the thresholds of all recognisers.
 
     Args:
         folder: one folder per person, with at least one picture each; the face nearest to the centre counts.
@@ -72,8 +74,14 @@ def calibrate(
             f"{folder}: {int(same.sum())} pairs of one person and {different} of two people are too few; "
             f"give several pictures each of more people (at least {MIN_DIFFERENT_PAIRS} pairs of two)"
         )
-    sface, dlib = (np.stack(column).astype(np.float64) for column in zip(*found, strict=True))
-    similarity, distance = _pairs(sface @ sface.T), _pairs(cdist(dlib, dlib))
+    points = {}
+    for recogniser in RECOGNISERS:
+        scores = _pairs(score_matrix(recogniser, found, found))
+        measure = "Euclidean distance" if recogniser.by_distance else "cosine similarity"
+        points[recogniser.key] = {
+            "measure": measure,
+            **operating_points(scores, same, nearer_is_same=recogniser.by_distance),
+        }
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -83,14 +91,18 @@ def calibrate(
         "without_face": len(pictures) - len(found),
         "same_pairs": int(same.sum()),
         "different_pairs": different,
-        "recognisers": {
-            "sface": {"measure": "cosine similarity", **operating_points(similarity, same)},
-            "dlib": {
-                "measure": "Euclidean distance",
-                **operating_points(distance, same, nearer_is_same=True),
-            },
-        },
+        "recognisers": points,
     }
+
+
+def score_matrix(
+    recogniser: Recogniser, first: Sequence[Embeddings], second: Sequence[Embeddings]
+) -> npt.NDArray[np.float64]:
+    """Return the scores of all pairs of two rows of faces, (len(first), len(second))."""
+    a, b = (
+        np.stack([face[recogniser.name] for face in faces]).astype(np.float64) for faces in (first, second)
+    )
+    return np.asarray(cdist(a, b) if recogniser.by_distance else a @ b.T, np.float64)
 
 
 def operating_points(
@@ -129,19 +141,16 @@ class PictureReader:
     """From a picture to the embeddings of the face nearest to its centre."""
 
     def __init__(self, models: ModelStore, workers: int) -> None:
-        from vidanon.identity.embed import SFace
-        from vidanon.recognisers import DlibResNet
         from vidanon.settings import DetectSettings
         from vidanon.stages.detect import FaceDetector
         from vidanon.stages.landmark import Landmarker
 
         self._detect = FaceDetector(models, DetectSettings(), workers)
         self._landmark = Landmarker(models, workers)
-        self._sface = SFace(models, workers)
-        self._dlib = DlibResNet(models)
+        self._embed = load_recognisers(models, workers)
 
     def __call__(self, path: Path) -> Embeddings | None:
-        """Return both embeddings, or None where no face is found."""
+        """Return the embeddings, or None where no face is found."""
         image = read_picture(path)
         landmarks = self.find(image)
         return None if landmarks is None else self.embed(image, landmarks)
@@ -156,8 +165,8 @@ class PictureReader:
         )
 
     def embed(self, image: UInt8, landmarks: Float) -> Embeddings:
-        """Return both embeddings of the face with these landmarks."""
-        return self._sface(image, landmarks), self._dlib(image, landmarks)
+        """Return the embeddings of the face with these landmarks."""
+        return {name: embed(image, landmarks) for name, embed in self._embed.items()}
 
 
 def read_picture(path: Path) -> UInt8:

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import HeadPose, angle_deg, detail_left, is_same_picture, is_unchanged
-from vidanon.recognisers import DLIB_SAME_PERSON, DlibResNet
+from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
@@ -44,7 +43,7 @@ _LINK_FRAMES = 15
 _PTS_TOLERANCE_S = 0.002
 _EYE_CORNER_IDS = (33, 263)
 _CLEAR_OF_LINE = 0.03
-"""Coding noise moves SFace's similarity and dlib's distance by less."""
+"""Coding noise moves similarities and distances by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,11 @@ class _Comparison:
         models: ModelStore,
         judged: Judged,
         workers: int,
-        dlib: bool,
+        recognisers: tuple[Recogniser, ...],
         observe: Observer | None,
         memory: Memory,
         looks: bool = False,
     ) -> None:
-        from vidanon.identity.embed import SFace
         from vidanon.identity.look import LookEncoder
         from vidanon.settings import DetectSettings
         from vidanon.stages.detect import FaceDetector
@@ -91,8 +89,7 @@ class _Comparison:
             self._detect, lambda frames: frames[0].image, self._needs_close_look
         )
         self._landmark = Landmarker(models, workers)
-        self._sface = SFace(models, workers)
-        self._dlib = DlibResNet(models, workers) if dlib else None
+        self._embed = load_recognisers(models, workers, recognisers)
         self._look = LookEncoder(models, "cpu", workers) if looks else None
         self._pose = HeadPose(models)
         self._judged, self._observe, self._memory = judged, observe, memory
@@ -160,9 +157,8 @@ class _Comparison:
 
     def _stands(self, known: FacePair | HiddenFace, before: UInt8, output: UInt8) -> bool:
         """Say whether an earlier finding holds: the picture is the same, the verdict clear of noise."""
-        if known.similarity > SFACE_SAME_PERSON - _CLEAR_OF_LINE:
-            return False
-        if isinstance(known, FacePair) and known.distance < DLIB_SAME_PERSON + _CLEAR_OF_LINE:
+        scores = known.scores if isinstance(known, FacePair) else {SFACE.name: known.similarity}
+        if any(r.margin(scores[r.name]) < _CLEAR_OF_LINE for r in RECOGNISERS if r.name in scores):
             return False
         return is_same_picture(before, output, known.box)
 
@@ -175,9 +171,9 @@ class _Comparison:
         (mesh,) = self._landmark(image, [box], [tilt])
         if mesh is None:
             return None
-        descriptor = None if self._dlib is None else self._dlib(image, mesh[0])
         look = None if self._look is None else self._look(image, mesh[0])
-        return FaceReading(box, *mesh, self._sface(image, mesh[0]), descriptor, tilt, look)
+        embeddings = {name: embed(image, mesh[0]) for name, embed in self._embed.items()}
+        return FaceReading(box, *mesh, embeddings, tilt, look)
 
     def _judge(
         self, source: Frame, output: Frame, found: list[FaceReading]
@@ -195,7 +191,7 @@ class _Comparison:
         for face in found:
             best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)
             if best is None or box_iou(face.box, best.box) < _MATCH_IOU:
-                after = self._sface(output.image, face.landmarks)
+                after = self._embed[SFACE.name](output.image, face.landmarks)
                 hidden.append(HiddenFace(source.index, -1, face.box, float(face.embedding @ after)))
             else:
                 pairs.append(self._pair(source, output.image, face, best))
@@ -214,8 +210,7 @@ class _Comparison:
         return FacePair(
             frame=source.index,
             face=-1,
-            similarity=float(face.embedding @ shown.embedding),
-            distance=face.distance(shown),
+            scores=face.scores(shown),
             nme=float(np.linalg.norm(a - b, axis=1).mean() / max(np.linalg.norm(eyes[1] - eyes[0]), 1.0)),
             pose_error_deg=angle_deg(turn_a, turn_b) if frontal else float("nan"),
             source=face,
@@ -257,11 +252,11 @@ def evaluate_pair(
 
     Returns:
         Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
-        ``recognised_frames``: SFace or dlib takes source and output for one person. ``leak_frames``: either.
+        ``recognised_frames``: a recogniser takes source and output for one person. ``leak_frames``: either.
         ``adjacent_sface``: of the output with itself one frame later; ``..._source``: likewise of the source.
         ``glasses_steady`` (by track): share of frames that agree with most on whether glasses are worn.
         ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.
-        ``stranger_share``: share of judged faces that both recognisers call a stranger. Means are None where
+        ``stranger_share``: share of judged faces that all recognisers call a stranger. Means are None where
         nothing could be measured.
 
     Raises:
@@ -283,7 +278,7 @@ def compare_videos(
     models: ModelStore,
     judged: Judged,
     workers: int = 2,
-    dlib: bool = True,
+    recognisers: tuple[Recogniser, ...] = RECOGNISERS,
     observe: Observer | None = None,
     progress: Callable[[int, int], None] | None = None,
     memory: Memory | None = None,
@@ -297,7 +292,7 @@ def compare_videos(
         models: where the models are.
         judged: which faces the recognisers look at.
         workers: threads.
-        dlib: use dlib's recogniser as well.
+        recognisers: those that judge, SFace among them.
         observe: called for every frame with a judged face that the output shows.
         progress: called with (frames done, frames stated).
         memory: of a comparison of the same source with an earlier result. The source's faces are taken from
@@ -314,7 +309,7 @@ def compare_videos(
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
-        comparison = _Comparison(models, judged, workers, dlib, observe, memory, looks)
+        comparison = _Comparison(models, judged, workers, recognisers, observe, memory, looks)
         tally = comparison.tally
         frames = _side_by_side(first, second, earlier, tally)
         if earlier is None:
@@ -338,7 +333,7 @@ def judge_again(
     models: ModelStore,
     wanted: Mapping[int, list[Float]],
     workers: int = 2,
-    dlib: bool = True,
+    recognisers: tuple[Recogniser, ...] = RECOGNISERS,
     memory: Memory | None = None,
 ) -> tuple[list[FacePair], list[HiddenFace]]:
     """Compare further faces of two videos that were compared before.
@@ -349,7 +344,7 @@ def judge_again(
         models: where the models are.
         wanted: boxes (4,) of the source's faces, by frame.
         workers: threads.
-        dlib: use dlib's recogniser as well.
+        recognisers: those that judge, SFace among them.
         memory: as in :func:`compare_videos`.
 
     Raises:
@@ -357,7 +352,7 @@ def judge_again(
         ModelsError: a model, or dlib where asked for, is missing.
     """
     memory = memory or Memory()
-    comparison = _Comparison(models, lambda _, __: True, workers, dlib, None, memory)
+    comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory)
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
     with _opened(source, output, memory) as videos, ThreadPoolExecutor(workers) as pool:

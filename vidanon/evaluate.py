@@ -179,12 +179,13 @@ def _extremes(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the bars ask for beyond :func:`evaluate_pair`: frames off, and the worst track."""
     tracks = {
         name: [track[name] for track in result["tracks"] if track[name] is not None]
-        for name in ("adjacent_sface", "sface_mean", "dlib_mean", "glasses_steady")
+        for name in ("adjacent_sface", "sface_mean", "edgeface_mean", "dlib_mean", "glasses_steady")
     }
     return {
         "frames_off": abs(result["source_frames"] - result["output_frames"]),
         "adjacent_sface_lowest_track": min(tracks["adjacent_sface"], default=None),
         "sface_highest_track": max(tracks["sface_mean"], default=None),
+        "edgeface_highest_track": max(tracks["edgeface_mean"], default=None),
         "dlib_lowest_track": min(tracks["dlib_mean"], default=None),
         "glasses_lowest_track": min(tracks["glasses_steady"], default=None),
     }
@@ -240,6 +241,8 @@ _COLUMNS = (
     ("stranger", "stranger_share"),
     ("SFace", "sface_mean"),
     ("worst", "sface_worst"),
+    ("EdgeFace", "edgeface_mean"),
+    ("worst", "edgeface_worst"),
     ("dlib", "dlib_mean"),
     ("worst", "dlib_worst"),
     ("adjacent", "adjacent_sface"),

@@ -1,14 +1,22 @@
-"""Face recognisers that judge the result and take no part in making it, with their thresholds."""
+"""The face recognisers that judge a result, with their thresholds.
+
+SFace takes part in choosing the new faces and in training; EdgeFace and dlib's take part in nothing.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidanon.errors import ModelsError
+from vidanon.identity.embed import SFace, aligned_crop
 from vidanon.models.thresholds import same_person
 from vidanon.networks.converted import Recipe, shared_network
+from vidanon.networks.runtime import network_from_file, shared, state_of_file
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
@@ -16,8 +24,131 @@ if TYPE_CHECKING:
 
     from vidanon.models.registry import ModelStore
 
-DLIB_SAME_PERSON = same_person("dlib")
-"""Euclidean distance below which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
+Embed = Callable[[UInt8, Float], Float]
+"""From a picture, uint8 RGB (h, w, 3), and a face mesh (478, 2) in its pixels to an embedding (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """How a recogniser's embeddings are compared.
+
+    Attributes:
+        name: in reports.
+        key: in ``thresholds.json`` and in front of the names of figures.
+        by_distance: scores are Euclidean distances rather than cosine similarities.
+    """
+
+    name: str
+    key: str
+    by_distance: bool = False
+
+    @property
+    def same_person(self) -> float:
+        """Score beyond which two faces count as one person (FAR 1e-3 on pairs of LFW)."""
+        return same_person(self.key)
+
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+        return "distance" if self.by_distance else "similarity"
+
+    @property
+    def strangers(self) -> str:
+        """On which side of the line the scores of two people lie."""
+        return "above" if self.by_distance else "below"
+
+    def score(self, a: Float, b: Float) -> float:
+        """Compare two embeddings."""
+        return float(np.linalg.norm(a - b)) if self.by_distance else float(a @ b)
+
+    def margin(self, score: float) -> float:
+        """Return how far a score lies on the strangers' side of the line; negative beyond it."""
+        return score - self.same_person if self.by_distance else self.same_person - score
+
+    def is_same(self, score: float) -> bool:
+        """Say whether two faces with this score count as one person; never with NaN."""
+        return self.margin(score) < 0
+
+
+SFACE, EDGEFACE, DLIB = (
+    Recogniser("SFace", "sface"),
+    Recogniser("EdgeFace", "edgeface"),
+    Recogniser("dlib", "dlib", by_distance=True),
+)
+RECOGNISERS = (SFACE, EDGEFACE, DLIB)
+MODELS = {SFACE: "sface", EDGEFACE: "edgeface", DLIB: "dlib-resnet"}
+"""Names in the registry."""
+
+
+def fetch_recognisers(models: ModelStore) -> tuple[Recogniser, ...]:
+    """Make the recognisers ready; return those that can judge: dlib's needs the optional package dlib-bin.
+
+    Raises:
+        ModelsError: a model cannot be fetched.
+    """
+    used = RECOGNISERS if _has_dlib(models) else (SFACE, EDGEFACE)
+    for recogniser in used:
+        models.fetch(MODELS[recogniser])
+    return used
+
+
+def _has_dlib(models: ModelStore) -> bool:
+    installed = importlib.util.find_spec("dlib") is not None
+    return installed and not (models.offline and models.problem(MODELS[DLIB]))
+
+
+def load_recognisers(
+    models: ModelStore, workers: int, used: tuple[Recogniser, ...] = RECOGNISERS
+) -> dict[str, Embed]:
+    """Return by name what embeds faces; safe to call from several threads.
+
+    Raises:
+        ModelsError: a model, or dlib where it is asked for, is missing.
+    """
+    loaders: dict[Recogniser, Callable[[ModelStore, int], Embed]] = {
+        SFACE: SFace,
+        EDGEFACE: EdgeFace,
+        DLIB: DlibResNet,
+    }
+    return {recogniser.name: loaders[recogniser](models, workers) for recogniser in used}
+
+
+def recognised_by(scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the recognisers that take two faces for one person."""
+    return tuple(r.name for r in RECOGNISERS if r.name in scores and r.is_same(scores[r.name]))
+
+
+class EdgeFace:
+    """EdgeFace-S (George et al. 2024), 512 numbers per face; cosine similarity tells people apart.
+
+    Args:
+        models: where ``edgeface`` lies.
+        workers: number of threads that will call.
+
+    Raises:
+        ModelsError: the model is missing or unreadable.
+    """
+
+    def __init__(self, models: ModelStore, workers: int = 2) -> None:
+        path = models.path("edgeface")
+        key = (*state_of_file(path), workers)
+        self._network = shared(key, lambda: network_from_file(path, workers=workers))
+
+    def __call__(self, image: UInt8, landmarks: Float) -> Float:
+        """Embed one face.
+
+        Args:
+            image: uint8 RGB (height, width, 3).
+            landmarks: float32 (478, 2), face mesh, pixels.
+
+        Returns:
+            float32 (512,), unit length.
+        """
+        crop = aligned_crop(image, landmarks).transpose(2, 0, 1)[None].astype(np.float32)
+        vector = self._network(np.ascontiguousarray(crop / 127.5 - 1))[0][0]
+        unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)
+        return unit
+
 
 # dlib's five points: outer and inner corner of the eye on the right of the picture, the same on the left,
 # then the base of the nose. Mesh indices first, dlib's mean face (unit square without padding) second.

@@ -6,7 +6,7 @@ Numbers only; no picture, landmark or embedding leaves memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from vidanon.identity.bank import load_bank
-from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import MASK_DETAIL, SIGNAL_NAMES, expression_signals
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import RECOGNISERS, SFACE, recognised_by
 from vidanon.types import Float
 
 _MIN_SIGNAL_STD = 0.05
@@ -32,8 +31,7 @@ class FaceReading:
         box: float32 (4,).
         landmarks: float32 (478, 2), frame pixels.
         blendshapes: float32 (52,).
-        embedding: float32 (128,), SFace.
-        descriptor: float32 (128,), dlib's; None without dlib.
+        embeddings: float32 (n,), by name of the recogniser; SFace is always among them.
         tilt: how far the face is turned in the picture, radians, clockwise.
         look: float32 (256,), see :mod:`vidanon.identity.look`; None where looks were not asked for.
     """
@@ -41,16 +39,22 @@ class FaceReading:
     box: Float
     landmarks: Float
     blendshapes: Float
-    embedding: Float
-    descriptor: Float | None
+    embeddings: Mapping[str, Float]
     tilt: float
     look: Float | None = None
 
-    def distance(self, other: FaceReading) -> float:
-        """Return dlib's distance; NaN without dlib."""
-        if self.descriptor is None or other.descriptor is None:
-            return float("nan")
-        return float(np.linalg.norm(self.descriptor - other.descriptor))
+    @property
+    def embedding(self) -> Float:
+        """SFace's, float32 (128,)."""
+        return self.embeddings[SFACE.name]
+
+    def scores(self, other: FaceReading) -> dict[str, float]:
+        """Compare with another face; by name of the recogniser."""
+        return {
+            r.name: r.score(self.embeddings[r.name], other.embeddings[r.name])
+            for r in RECOGNISERS
+            if r.name in self.embeddings
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,7 @@ class FacePair:
     Attributes:
         frame: index.
         face: number of the face, the same while it is followed from frame to frame.
-        similarity: SFace cosine between source and output.
-        distance: dlib distance between source and output; NaN without dlib.
+        scores: of source and output, by name of the recogniser.
         nme: mean distance of the 478 landmarks over the inter-ocular distance of the source.
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source, output: what was compared.
@@ -70,8 +73,7 @@ class FacePair:
 
     frame: int
     face: int
-    similarity: float
-    distance: float
+    scores: Mapping[str, float]
     nme: float
     pose_error_deg: float
     source: FaceReading
@@ -82,6 +84,11 @@ class FacePair:
     def box(self) -> Float:
         """Of the source face, float32 (4,)."""
         return self.source.box
+
+    @property
+    def similarity(self) -> float:
+        """SFace's cosine of source and output."""
+        return self.scores[SFACE.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +224,7 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
             {
                 "face": number,
                 "frames": len(pairs),
-                "sface_mean": mean_of([pair.similarity for pair in pairs]),
-                "dlib_mean": mean_of([pair.distance for pair in pairs]),
+                **{f"{key}_mean": mean_of(scores) for key, scores in _scores_by_key(pairs).items()},
                 "adjacent_sface": mean_of(adjacent),
                 "adjacent_sface_source": mean_of(adjacent_similarities(pairs, "source")),
                 "adjacent_pairs": len(adjacent),
@@ -226,6 +232,20 @@ def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
             }
         )
     return results
+
+
+def _scores_by_key(pairs: Sequence[FacePair]) -> dict[str, list[float]]:
+    return {r.key: [pair.scores[r.name] for pair in pairs if r.name in pair.scores] for r in RECOGNISERS}
+
+
+def _similarity_figures(pairs: Sequence[FacePair]) -> dict[str, float | None]:
+    """Return the mean and the worst score of each recogniser."""
+    figures: dict[str, float | None] = {}
+    for recogniser, scores in zip(RECOGNISERS, _scores_by_key(pairs).values(), strict=True):
+        worst = min(scores, key=recogniser.margin, default=None)
+        figures[f"{recogniser.key}_mean"] = mean_of(scores)
+        figures[f"{recogniser.key}_worst"] = None if worst is None else round(worst, 4)
+    return figures
 
 
 def _by_pairs(tracks: list[dict[str, Any]], name: str) -> float | None:
@@ -243,25 +263,21 @@ def results_of(tally: Tally) -> dict[str, Any]:
     for pair in pairs:
         tracks[pair.face].append(pair)
     by_track = _track_results(tracks)
-    known_sface = {pair.frame for pair in pairs if pair.similarity > SFACE_SAME_PERSON}
-    known_dlib = {pair.frame for pair in pairs if pair.distance < DLIB_SAME_PERSON}
+    known = [bool(recognised_by(pair.scores)) for pair in pairs]
+    known_frames = {pair.frame for pair, same in zip(pairs, known, strict=True) if same}
     expression = [np.abs(pair.source.blendshapes - pair.output.blendshapes).mean() for pair in pairs]
-    strangers = [p.similarity < SFACE_SAME_PERSON and p.distance > DLIB_SAME_PERSON for p in pairs]
     return {
         "source_frames": tally.source_frames,
         "output_frames": tally.output_frames,
         "pts_errors": tally.pts_errors,
         "face_frames": len(tally.boxes),
         "unchanged_frames": len(tally.unchanged),
-        "recognised_frames": len(known_sface | known_dlib),
-        "leak_frames": len(tally.unchanged.keys() | known_sface | known_dlib),
+        "recognised_frames": len(known_frames),
+        "leak_frames": len(tally.unchanged.keys() | known_frames),
         "faces_judged": tally.faces_judged,
         "faces_lost": len(tally.hidden) + len(tally.pairs) - len(pairs),
-        "stranger_share": mean_of([float(stranger) for stranger in strangers]),
-        "sface_mean": mean_of([pair.similarity for pair in pairs]),
-        "sface_worst": round(max(pair.similarity for pair in pairs), 4) if pairs else None,
-        "dlib_mean": mean_of([pair.distance for pair in pairs]),
-        "dlib_worst": round(min(pair.distance for pair in pairs), 4) if pairs else None,
+        "stranger_share": mean_of([float(not same) for same in known]),
+        **_similarity_figures(pairs),
         "adjacent_sface": _by_pairs(by_track, "adjacent_sface"),
         "adjacent_sface_source": _by_pairs(by_track, "adjacent_sface_source"),
         "nme": mean_of([pair.nme for pair in pairs]),

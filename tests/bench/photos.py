@@ -26,20 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 import vidanon
-from vidanon.calibrate import PictureReader, operating_points, read_picture
+from vidanon.calibrate import Embeddings, PictureReader, operating_points, read_picture, score_matrix
 from vidanon.errors import UnsafeError
 from vidanon.models.registry import ModelStore
-from vidanon.models.thresholds import same_person
+from vidanon.recognisers import RECOGNISERS
 from vidanon.stages.stills import pictures_of
 
 FAR = "far_1e-3"
 DEFACE = {"blur (deface)": "blur", "pixelation (deface)": "mosaic"}
-RECOGNISERS = ("sface", "dlib")
-Faces = dict[tuple[str, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""Person and picture to both embeddings."""
+Faces = dict[tuple[str, str], Embeddings]
+"""Person and picture to the embeddings."""
 
 
 def copied(pictures: list[Path], folder: Path) -> Path:
@@ -120,13 +118,12 @@ def rates(first: Faces, second: Faces) -> dict[str, float]:
     same = np.array([[a == b for b, _ in second] for a, _ in first])
     other = np.array([[a != b for b in second] for a in first])
     result = {"pairs": int((same & other).sum())}
-    for index, name in enumerate(RECOGNISERS):
-        a, b = (np.stack([pair[index] for pair in faces.values()]) for faces in (first, second))
-        scores = a @ b.T if name == "sface" else cdist(a, b)
-        points = operating_points(scores[other], same[other], nearer_is_same=name == "dlib")
-        limit, beyond = same_person(name), scores[same & other]
-        shipped = beyond > limit if name == "sface" else beyond < limit
-        result |= {name: points[FAR]["tpr"], f"{name}_shipped": round(float(shipped.mean()), 4)}
+    for recogniser in RECOGNISERS:
+        scores = score_matrix(recogniser, list(first.values()), list(second.values()))
+        points = operating_points(scores[other], same[other], nearer_is_same=recogniser.by_distance)
+        shipped = [recogniser.is_same(score) for score in scores[same & other]]
+        key = recogniser.key
+        result |= {key: points[FAR]["tpr"], f"{key}_shipped": round(float(np.mean(shipped)), 4)}
     return result
 
 
@@ -171,9 +168,9 @@ def main() -> None:
     if arguments.linked:
         record |= linkability(everybody[: arguments.linked], arguments.work, reader)
     print("TPR at FAR 1e-3 (in brackets: beyond the thresholds that ship)\n")
-    print("| pictures | pairs | SFace | dlib |\n|---|---|---|---|")
+    print(f"| pictures | pairs | {' | '.join(r.name for r in RECOGNISERS)} |\n|---|---|---|---|---|")
     for name, row in record.items():
-        cells = [f"{row[r]:.4f} ({row[r + '_shipped']:.4f})" for r in RECOGNISERS]
+        cells = [f"{row[r.key]:.4f} ({row[r.key + '_shipped']:.4f})" for r in RECOGNISERS]
         print(f"| {name} | {row['pairs']} | {' | '.join(cells)} |")
     print(f"\npeople whose pictures vidanon refused: {record.get('vidanon', {}).get('people refused', 0)}")
     if arguments.json:

@@ -2,12 +2,11 @@
 
 Both files are decoded anew and the faces of every frame of the source are found without the plan (how:
 :mod:`vidanon.compare`); recognisers look at a bounded number of frames of every track. SFace took part in
-choosing and learning the new faces, so it is a weaker witness; dlib took no part in anything.
+choosing and learning the new faces, so it is a weaker witness; EdgeFace and dlib took no part in anything.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Callable, Set
 from dataclasses import replace
@@ -23,9 +22,8 @@ from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames
 from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
-from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.measures import MASK_DETAIL
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import DLIB, SFACE, Recogniser, fetch_recognisers, recognised_by
 from vidanon.stages.landmark import box_iou
 from vidanon.tally import (
     FacePair,
@@ -52,18 +50,6 @@ _MATCH_IOU = 0.25
 _LISTED = 4
 Judged = tuple[list[FacePair], list[HiddenFace]]
 """Faces that the output shows, and places where it shows none."""
-
-
-def fetch_recognisers(models: ModelStore) -> bool:
-    """Make dlib's recogniser ready; return whether it can judge (it needs the optional package dlib-bin).
-
-    Raises:
-        ModelsError: its model cannot be fetched.
-    """
-    if importlib.util.find_spec("dlib") is None or (models.offline and models.problem("dlib-resnet")):
-        return False
-    models.fetch("dlib-resnet")
-    return True
 
 
 def audit(
@@ -97,14 +83,14 @@ def audit(
         ModelsError: a model is missing.
     """
     memory = memory or Memory()
-    dlib = fetch_recognisers(models)
+    used = fetch_recognisers(models)
     tracks = _Tracks(plan, samples, obscured_at or {})
     watcher = Watcher()
-    tally = compare_videos(source, output, models, tracks.judged, workers, dlib, watcher, progress, memory)
+    tally = compare_videos(source, output, models, tracks.judged, workers, used, watcher, progress, memory)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
     closer = tracks.closer(tally, numbered, obscured_at or {}, samples, memory.suspects)
-    further = judge_again(source, output, models, closer, workers, dlib, memory) if closer else ([], [])
+    further = judge_again(source, output, models, closer, workers, used, memory) if closer else ([], [])
     memory.learn(tally, *further)
     again = tracks.sorted_by_track(*further)
     results = tuple(
@@ -113,10 +99,10 @@ def audit(
     )
     memory.suspects.update(result.track for result in results if result.failing and plan)
     notes = () if plan is None else plan.notes
-    if not dlib:
-        notes += ("only one recogniser judged, and it took part in choosing the faces: install dlib-bin",)
+    if DLIB not in used:
+        notes += ("dlib's recogniser did not judge: install dlib-bin",)
     container, container_checks = compare_containers(source, output, tally)
-    checks = (*container_checks, _coverage(leaks, tally), *_identity(results, dlib))
+    checks = (*container_checks, _coverage(leaks, tally), *_identity(results, used))
     found = Audit(
         source=source,
         output=output,
@@ -126,7 +112,7 @@ def audit(
         times_s=tally.times_s,
         totals=_totals({number: pairs for number, (pairs, _) in numbered.items()}, results),
         container=container,
-        recognisers=("SFace", "dlib") if dlib else ("SFace",),
+        recognisers=tuple(recogniser.name for recogniser in used),
         spans=_spans(plan, obscured_at or {}, leaks, tracks, tally.times_s),
         notes=notes,
         beside=_beside([numbered, again], obscured_at or {}) if plan else {},
@@ -281,9 +267,8 @@ def _track_audit(
 
 def _seen(pair: FacePair, times_s: list[float], masked: set[int]) -> Sample:
     shown = not _is_masked(pair, masked)
-    distance = pair.distance if shown and np.isfinite(pair.distance) else None
-    known = _recognised_by(pair, masked)
-    return Sample(pair.frame, times_s[pair.frame], pair.similarity, distance, shown, known)
+    scores = pair.scores if shown else {SFACE.name: pair.similarity}
+    return Sample(pair.frame, times_s[pair.frame], scores, shown, _recognised_by(pair, masked))
 
 
 def _beside(judged: list[dict[int, Judged]], obscured_at: dict[int, list[int]]) -> dict[int, list[Float]]:
@@ -308,16 +293,14 @@ def _recognised_by(pair: FacePair, masked: set[int]) -> tuple[str, ...]:
     Where the mask lies over the face, detectors find one in its blots all the same, and recognisers then
     compare hat and hair around it.
     """
-    if _is_masked(pair, masked):
-        return ()
-    verdicts = {"SFace": pair.similarity > SFACE_SAME_PERSON, "dlib": pair.distance < DLIB_SAME_PERSON}
-    return tuple(name for name, same in verdicts.items() if same)
+    return () if _is_masked(pair, masked) else recognised_by(pair.scores)
 
 
 def _unseen(face: HiddenFace, times_s: list[float], masked: set[int]) -> Sample:
     """A place without a face. Under the mask SFace only compares light and shade: dark is like dark."""
-    known = ("SFace",) if face.similarity > SFACE_SAME_PERSON and face.frame not in masked else ()
-    return Sample(face.frame, times_s[face.frame], face.similarity, None, False, known)
+    scores = {SFACE.name: face.similarity}
+    known = () if face.frame in masked else recognised_by(scores)
+    return Sample(face.frame, times_s[face.frame], scores, False, known)
 
 
 def _figures(pairs: list[FacePair], levels: list[tuple[float, float]]) -> dict[str, float | None]:
@@ -365,29 +348,27 @@ def _coverage(leaks: dict[int, list[Float]], tally: Tally) -> Check:
     return Check("coverage", False, f"an original face is left in {len(leaks)} frames (at {moments}{more})")
 
 
-def _identity(results: tuple[TrackAudit, ...], dlib: bool) -> list[Check]:
+def _identity(results: tuple[TrackAudit, ...], used: tuple[Recogniser, ...]) -> list[Check]:
     """One check per recogniser: the worst frame of each track decides."""
     checks = []
-    for name in ("SFace", "dlib") if dlib else ("SFace",):
-        failed = [_failure(result, name) for result in results]
+    for recogniser in used:
+        failed = [_failure(result, recogniser) for result in results]
         failed = [text for text in failed if text]
         judged = sum(len(result.samples) for result in results)
         listed = ", ".join(failed[:_LISTED]) + (", ..." if len(failed) > _LISTED else "")
         detail = f"still recognisable: {listed}" if failed else f"nobody recognised in {judged} faces"
-        checks.append(Check(f"identity ({name})", not failed, detail))
+        checks.append(Check(f"identity ({recogniser.name})", not failed, detail))
     return checks
 
 
-def _failure(result: TrackAudit, name: str) -> str:
-    moments = [sample for sample in result.samples if name in sample.recognised_by]
+def _failure(result: TrackAudit, recogniser: Recogniser) -> str:
+    moments = [sample for sample in result.samples if recogniser.name in sample.recognised_by]
     if not moments:
         return ""
     who = f"track {result.track}" if result.track != UNCOVERED else "a face outside all tracks"
-    if name == "SFace":
-        value = f"{max(s.similarity for s in moments):.2f} above {SFACE_SAME_PERSON:.2f}"
-    else:
-        nearest = min(s.distance for s in moments if s.distance is not None)
-        value = f"{nearest:.2f} below {DLIB_SAME_PERSON:.2f}"
+    worst = min((sample.scores[recogniser.name] for sample in moments), key=recogniser.margin)
+    side = "below" if recogniser.by_distance else "above"
+    value = f"{worst:.2f} {side} {recogniser.same_person:.2f}"
     at = clock(moments[0].time_s)
     span = at if len(moments) == 1 else f"{at} to {clock(moments[-1].time_s)}"
     return f"{who} at {span} ({value})"

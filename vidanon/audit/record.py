@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidanon.recognisers import RECOGNISERS, Recogniser
 from vidanon.types import Float
 
 UNCOVERED = -1
@@ -18,16 +20,14 @@ class Sample:
     Attributes:
         frame: index.
         time_s: seconds from the first frame.
-        similarity: SFace cosine.
-        distance: dlib distance; None without dlib, and where the output shows no face.
+        scores: by name of the recogniser; SFace's alone where the output shows no face.
         shown: whether a face was found in the output. If not, SFace looked at the place itself.
         recognised_by: recognisers that take both for one person.
     """
 
     frame: int
     time_s: float
-    similarity: float
-    distance: float | None
+    scores: Mapping[str, float]
     shown: bool
     recognised_by: tuple[str, ...]
 
@@ -59,15 +59,11 @@ class TrackAudit:
         """Samples in which someone is recognised."""
         return tuple(sample for sample in self.samples if sample.recognised_by)
 
-    @property
-    def worst_similarity(self) -> float | None:
-        """Highest SFace similarity of the samples that show a face, or in which somebody is recognised."""
-        return max((s.similarity for s in self.samples if s.shown or s.recognised_by), default=None)
-
-    @property
-    def worst_distance(self) -> float | None:
-        """Smallest dlib distance of all samples."""
-        return min((s.distance for s in self.samples if s.distance is not None), default=None)
+    def worst(self, recogniser: Recogniser) -> float | None:
+        """Return the score nearest to one person where a face shows, or somebody is recognised."""
+        told = [s.scores for s in self.samples if s.shown or s.recognised_by]
+        scores = [scores[recogniser.name] for scores in told if recogniser.name in scores]
+        return min(scores, key=recogniser.margin, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +131,9 @@ class Audit:
         """Say in one line what was measured."""
         passed = sum(check.passed for check in self.checks)
         text = f"{passed} of {len(self.checks)} checks passed"
-        worst = max((t.worst_similarity for t in self.tracks if t.worst_similarity is not None), default=None)
-        nearest = min((t.worst_distance for t in self.tracks if t.worst_distance is not None), default=None)
-        if worst is not None:
-            text += f"; worst frame: SFace {worst:.2f}"
-        if nearest is not None:
-            text += f", dlib {nearest:.2f}"
-        return text
+        worst = {r: [s for t in self.tracks if (s := t.worst(r)) is not None] for r in RECOGNISERS}
+        said = [f"{r.name} {min(scores, key=r.margin):.2f}" for r, scores in worst.items() if scores]
+        return f"{text}; worst frame: {', '.join(said)}" if said else text
 
 
 def clock(seconds: float) -> str:

@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidanon.audit.record import UNCOVERED, Audit, Sample, TrackAudit
-from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.track import shot_of
 from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
@@ -17,7 +16,7 @@ from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode,
 LOCAL_SHARE = 0.6
 """A track in which no more than this share of the samples fails is obscured around them only."""
 LEAK_MARGIN_FRAMES = 5
-NEAR_SFACE, NEAR_DLIB = 0.03, 0.04
+NEAR = {SFACE: 0.03, EDGEFACE: 0.04, DLIB: 0.04}
 """What is before a face is also covered where it comes so near the line: the closer look at somebody who was
 recognised finds there what the samples before did not, and all would be drawn once more."""
 _LINK_FRAMES = 3
@@ -160,8 +159,8 @@ def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:
 
 
 def _is_near_line(sample: Sample) -> bool:
-    near_dlib = sample.distance is not None and sample.distance < DLIB_SAME_PERSON + NEAR_DLIB
-    return near_dlib or sample.similarity > SFACE_SAME_PERSON - NEAR_SFACE
+    used = (recogniser for recogniser in RECOGNISERS if recogniser.name in sample.scores)
+    return any(r.margin(sample.scores[r.name]) < NEAR[r] for r in used)
 
 
 def _ranges_around(samples: Sequence[Sample], track: Track, result: TrackAudit) -> list[range]:

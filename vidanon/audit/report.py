@@ -20,11 +20,11 @@ from vidanon.audit.record import UNCOVERED, Audit, TrackAudit, clock
 from vidanon.errors import OutputError
 from vidanon.identity.embed import SFACE_SAME_PERSON
 from vidanon.models.thresholds import calibration
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser
 from vidanon.settings import Settings
 
 FORMAT = "vidanon-report"
-VERSION = 1
+VERSION = 2
 DRAWN_TRACKS = 40
 """Plots of further tracks are left out; the JSON holds their numbers."""
 LIMITS = (
@@ -33,7 +33,8 @@ LIMITS = (
     "Voice, gait, build, clothes, tattoos, the place, other people and what is said are as they were.",
     "A face that no detector finds in the source is not looked for in the output: watch the result.",
     "Faces narrower than 20 pixels are not judged. The recognisers saw the frames marked in the plots only.",
-    "SFace took part in choosing and learning the new faces, so it is the weaker witness.",
+    "SFace took part in choosing and learning the new faces, so it is the weaker witness; EdgeFace and dlib "
+    "took part in nothing.",
 )
 PRIVATE_SETTINGS = (
     ("identity", "key_file"),
@@ -134,25 +135,19 @@ def _track_record(track: TrackAudit) -> dict[str, Any]:
         "obscured": track.obscured,
         "judged": len(track.samples),
         "recognised": len(track.failing),
-        "worst_similarity": _rounded(track.worst_similarity),
-        "worst_distance": _rounded(track.worst_distance),
+        "worst": {r.name: round(worst, 4) for r in RECOGNISERS if (worst := track.worst(r)) is not None},
         "figures": track.figures,
         "samples": [
             {
                 "frame": sample.frame,
                 "time_s": round(sample.time_s, 3),
-                "similarity": round(sample.similarity, 4),
-                "distance": _rounded(sample.distance),
+                "scores": {name: round(score, 4) for name, score in sample.scores.items()},
                 "shown": sample.shown,
                 "recognised_by": list(sample.recognised_by),
             }
             for sample in track.samples
         ],
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 def _settings_record(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -188,11 +183,10 @@ def _head(audit: Audit, record: Mapping[str, Any]) -> str:
         (check.name, _mark(check.passed), escape(check.detail)) for check in sorted(audit.checks, key=_order)
     ]
     points = record["calibration"]["recognisers"]
-    used = {"SFace": ("sface", SFACE_SAME_PERSON), "dlib": ("dlib", DLIB_SAME_PERSON)}
     lines = "; ".join(
-        f"{name} {value:.3f} (finds {points[key]['far_1e-3']['tpr']:.1%} of pairs of one person)"
-        for name, (key, value) in used.items()
-        if name in audit.recognisers
+        f"{r.name} {r.same_person:.3f} (finds {points[r.key]['far_1e-3']['tpr']:.1%} of pairs of one person)"
+        for r in RECOGNISERS
+        if r.name in audit.recognisers
     )
     pairs = record["calibration"]
     notes = "".join(f"<li>{escape(note)}</li>" for note in audit.notes)
@@ -228,7 +222,7 @@ def _coverage(audit: Audit) -> str:
 
 def _tracks(audit: Audit) -> str:
     judged = [track for track in audit.tracks if track.samples]
-    worst = sorted(judged, key=lambda track: (not track.failing, -(track.worst_similarity or -1)))
+    worst = sorted(judged, key=lambda track: (not track.failing, -(track.worst(SFACE) or -1)))
     parts = ["<h2>How alike source and output are</h2>"]
     if not judged:
         parts.append("<p>No face was large enough to be judged.</p>")
@@ -250,13 +244,17 @@ def _track(audit: Audit, track: TrackAudit) -> str:
         f"<strong>{name}</strong>, {clock(track.start_s)} to {clock(track.end_s)}: "
         f"{len(track.samples)} frames judged, recognised in {len(track.failing)}; no face seen in {hidden}."
     )
-    seen = [(s.time_s, s.similarity, "SFace" in s.recognised_by) for s in track.samples]
-    curves = [Curve("SFace similarity", seen, SFACE_SAME_PERSON, -0.2, 1.0, "below")]
-    far = [(s.time_s, s.distance, "dlib" in s.recognised_by) for s in track.samples if s.distance is not None]
-    if far:
-        curves.append(Curve("dlib distance", far, DLIB_SAME_PERSON, 0.0, 1.2, "above"))
-    plots = "".join(curve_svg(curve, track.start_s, track.end_s) for curve in curves)
+    curves = (_curve(track, recogniser) for recogniser in RECOGNISERS)
+    plots = "".join(curve_svg(curve, track.start_s, track.end_s) for curve in curves if curve.points)
     return f'<div class="track">{image}<p>{text}</p></div>{plots}'
+
+
+def _curve(track: TrackAudit, recogniser: Recogniser) -> Curve:
+    name = recogniser.name
+    seen = [(s.time_s, s.scores[name], name in s.recognised_by) for s in track.samples if name in s.scores]
+    ends = (0.0, 1.2) if recogniser.by_distance else (-0.2, 1.0)
+    title = f"{name} {recogniser.measure}"
+    return Curve(title, seen, recogniser.same_person, *ends, recogniser.strangers)
 
 
 def _figures(audit: Audit, record: Mapping[str, Any]) -> str:

@@ -12,8 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidanon.identity.embed import SFACE_SAME_PERSON
-from vidanon.recognisers import DLIB_SAME_PERSON
+from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE
 from vidanon.tally import FacePair
 from vidanon.types import Track
 
@@ -23,7 +22,7 @@ NEIGHBOUR_EVERY = 3
 """Every so many samples, the next frame is judged too: stability and flicker need two in a row."""
 RUN_SAMPLES = 4
 """Between two masks, a face that shows is looked at so often, where it shows for so long."""
-NEAR_SFACE, NEAR_DLIB = 0.08, 0.12
+NEAR = {SFACE: 0.08, EDGEFACE: 0.12, DLIB: 0.12}
 """A face that comes so near the threshold may cross it a few frames away: dlib's distance of a small, turned
 face moves by .11 from one frame to the next in one case of twenty."""
 
@@ -61,9 +60,8 @@ def _runs(frames: set[int]) -> list[range]:
 
 def nearness_of(pair: FacePair) -> float:
     """Return how near a face comes to the line: 1 on it, 0 at the distance from which nobody looks closer."""
-    sface = 1 - (SFACE_SAME_PERSON - pair.similarity) / NEAR_SFACE
-    dlib = 1 - (pair.distance - DLIB_SAME_PERSON) / NEAR_DLIB
-    return max(sface, dlib) if np.isfinite(dlib) else sface
+    used = (recogniser for recogniser in RECOGNISERS if recogniser.name in pair.scores)
+    return max(1 - r.margin(pair.scores[r.name]) / NEAR[r] for r in used)
 
 
 def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:

@@ -29,7 +29,7 @@ def calibrate(faces: Path, output: Path | None, workers: int, offline: bool, qui
     from vidanon.models.thresholds import FALSE_ACCEPT_RATES
 
     models = ModelStore(offline=offline)
-    for name in ("centerface", "yunet", "face-landmarker", "sface", "dlib-resnet"):
+    for name in ("centerface", "yunet", "face-landmarker", "sface", "edgeface", "dlib-resnet"):
         models.fetch(name)
     with ProgressPrinter(quiet) as progress:
         result = measure(faces, models, workers, lambda done, total: progress("calibrate", done, total))
@@ -39,7 +39,7 @@ def calibrate(faces: Path, output: Path | None, workers: int, offline: bool, qui
     for name, points in result["recognisers"].items():
         for rate in (rate for rate in FALSE_ACCEPT_RATES if rate in points):
             threshold, tpr = points[rate]["threshold"], points[rate]["tpr"]
-            click.echo(f"{name:<6} {rate.replace('_', ' ')}  threshold {threshold:.4f}  TPR {tpr:.4f}")
+            click.echo(f"{name:<8} {rate.replace('_', ' ')}  threshold {threshold:.4f}  TPR {tpr:.4f}")
     if output is not None:
         try:
             output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

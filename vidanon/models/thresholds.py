@@ -22,5 +22,5 @@ def calibration() -> dict[str, Any]:
 
 
 def same_person(recogniser: str, rate: str = "far_1e-3") -> float:
-    """Return the value at which a recogniser (``sface``, ``dlib``) takes two faces for one person."""
+    """Return the score at which ``sface``, ``edgeface`` or ``dlib`` takes two faces for one person."""
     return float(calibration()["recognisers"][recogniser][rate]["threshold"])

@@ -212,6 +212,15 @@ def test_samples_are_bounded_and_hold_both_ends(start: int, count: int, samples:
     assert len(frames) == 1 or any(frame + 1 in frames for frame in frames), "flicker needs two in a row"
 
 
+@given(start=st.integers(0, 100), count=st.integers(480, 20_000), samples=st.integers(8, 40))
+def test_a_long_track_is_looked_at_no_less_closely_than_a_short_one(
+    start: int, count: int, samples: int
+) -> None:
+    frames = sorted(sampled_frames(make_track(start=start, count=count), samples))
+    assert max(np.diff(frames)) <= np.ceil(480 / (samples - 1))
+    assert len(frames) <= 1.5 * count * samples / 480 + 2, "and not more closely either"
+
+
 @given(count=st.integers(10, 200), start=st.integers(0, 190), length=st.integers(1, 10))
 def test_a_face_that_shows_between_two_masks_is_judged_however_short(
     count: int, start: int, length: int
@@ -312,7 +321,9 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     plan = make_plan(make_track())
     assert without_hands(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
     found = make_audit({0: [10]})
-    samples = [replace(x, scores={**x.scores, "dlib": 0.57}) if x.frame == 30 else x for x in found.tracks[0].samples]
+    samples = [
+        replace(x, scores={**x.scores, "dlib": 0.57}) if x.frame == 30 else x for x in found.tracks[0].samples
+    ]
     found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
     (better,) = without_hands(plan, found, {0: [10]}).values()
     assert better.covered is not None

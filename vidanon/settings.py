@@ -122,7 +122,12 @@ class AuditSettings(_Section):
 
     enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
     rounds: int = _option(5, "how often a result that is not safe is made again", 0, 10)
-    samples: int = _option(32, "frames per track that recognisers look at, up to thrice in doubt", 2, 1000)
+    samples: int = _option(
+        32,
+        "frames that recognisers look at of a track, or of 480 frames of a long one; thrice in doubt",
+        2,
+        1000,
+    )
 
 
 @dataclass(frozen=True, slots=True)

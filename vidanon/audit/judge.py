@@ -18,7 +18,7 @@ import numpy as np
 
 from vidanon.audit.container import compare_containers
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
-from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames
+from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames, samples_of
 from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
@@ -72,9 +72,9 @@ def audit(
         workers: threads.
         plan: what the result was made from; names tracks and bounds the work. None: faces are followed anew.
         obscured_at: frames in which a track was obscured, as the renderer says.
-        samples: frames per track that the recognisers look at, a third of them with its neighbour; up to
-            twice as many more where a track comes near the line between two people and one, and 16 times
-            where somebody was recognised in an earlier result.
+        samples: frames per track that the recognisers look at, a third of them with its neighbour; of long
+            tracks more; up to twice as many more where a track comes near the line between two people and
+            one, and 16 times where somebody was recognised in an earlier result.
         progress: called with (frames done, frames stated).
         memory: of the last audit of the same source, taken over and brought up to date.
 
@@ -89,7 +89,7 @@ def audit(
     tally = compare_videos(source, output, models, tracks.judged, workers, used, watcher, progress, memory)
     leaks = tracks.leaks(tally)
     numbered = tracks.numbered(tally)
-    closer = tracks.closer(tally, numbered, obscured_at or {}, samples, memory.suspects)
+    closer = tracks.closer(tally, numbered, obscured_at or {}, memory.suspects)
     further = judge_again(source, output, models, closer, workers, used, memory) if closer else ([], [])
     memory.learn(tally, *further)
     again = tracks.sorted_by_track(*further)
@@ -127,6 +127,8 @@ class _Tracks:
 
     def __init__(self, plan: Plan | None, samples: int, obscured_at: dict[int, list[int]]) -> None:
         self.plan = plan
+        self._samples = {UNCOVERED: samples}
+        self._samples |= {track.id: samples_of(track, samples) for track in (plan.tracks if plan else ())}
         self._wanted = {
             track.id: sampled_frames(track, samples, obscured_at.get(track.id, ()))
             for track in (plan.tracks if plan else ())
@@ -200,7 +202,6 @@ class _Tracks:
         tally: Tally,
         numbered: dict[int, Judged],
         obscured_at: dict[int, list[int]],
-        samples: int,
         suspects: Set[int],
     ) -> dict[int, list[Float]]:
         """Return the faces to be judged beside those that came near the line, boxes (4,) by frame.
@@ -214,7 +215,7 @@ class _Tracks:
             suspect = number in suspects
             least = NEARLY if suspect else -np.inf
             nearness = {p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), least) for p in pairs}
-            budget = samples * (SUSPECT_SAMPLES if suspect else CLOSER_SAMPLES)
+            budget = self._samples[number] * (SUSPECT_SAMPLES if suspect else CLOSER_SAMPLES)
             for frame in closer_frames(nearness, budget):
                 wanted[frame] += [
                     box

@@ -138,6 +138,16 @@ def test_without_a_further_face_the_failing_moments_are_obscured_up_to_the_passi
     assert remedy(worse, make_audit({0: [10]}), obscure_only=False) is None
 
 
+def test_what_lies_on_the_line_but_for_coding_noise_is_obscured_at_once() -> None:
+    found = make_audit({0: [10]})
+    near = scores_of(same=False) | {"EdgeFace": RECOGNISERS[1].same_person - 0.003}
+    samples = [replace(x, scores=near) if x.frame == 30 else x for x in found.tracks[0].samples]
+    found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
+    better = remedy(make_plan(make_track(), spares=0), found, obscure_only=False)
+    assert better is not None
+    assert hidden_frames(better.tracks[0]) == {*range(5, 16), *range(25, 36)}
+
+
 def test_a_track_that_mostly_fails_is_obscured_as_a_whole() -> None:
     better = remedy(make_plan(make_track()), make_audit({0: list(range(0, 30, 2))}), obscure_only=True)
     assert better is not None and hidden_frames(better.tracks[0]) == set(range(FRAMES))

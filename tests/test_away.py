@@ -23,7 +23,7 @@ from vidanon.planfile import load_plan, save_plan
 from vidanon.renderer import Renderer
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings, load_settings
-from vidanon.types import EMBEDDING_SIZE, Plan
+from vidanon.types import EMBEDDING_SIZE, IdentityCode, Plan
 
 FRAMES = 10
 
@@ -35,23 +35,32 @@ def unit(seed: int) -> np.ndarray:
 
 @given(seed=st.integers(0, 10_000))
 def test_a_face_led_away_is_less_like_the_source_and_still_itself(seed: int) -> None:
-    code, source = unit(seed), unit(seed + 1)
-    away = led_away(code, source)
+    vector, source = unit(seed), unit(seed + 1)
+    away = led_away(IdentityCode("a", vector), source)
     assert away.dtype == np.float32
     assert np.linalg.norm(away) == pytest.approx(1, abs=1e-5)
-    assert away @ source < code @ source - 0.1
-    assert away @ code > 0.8
+    assert away @ source < vector @ source - 0.1
+    assert away @ vector > 0.8
+
+
+@given(seed=st.integers(0, 10_000))
+def test_after_every_refusal_faces_are_led_further_away(seed: int) -> None:
+    vector, source = unit(seed), unit(seed + 1)
+    alike = [float(led_away(IdentityCode("a", vector, refused=n), source) @ source) for n in range(4)]
+    assert alike[0] > alike[1] + 0.05 and alike[1] > alike[2] + 0.02
+    assert alike[3] == alike[2], "and in the end no further"
 
 
 @given(seed=st.integers(0, 10_000))
 def test_what_shows_sex_age_and_beard_stays_that_of_the_fictional_person(seed: int) -> None:
-    code, directions = unit(seed), load_bank().look_directions
-    before, after = directions @ code, directions @ led_away(code, unit(seed + 1))
+    vector, directions = unit(seed), load_bank().look_directions
+    before = directions @ vector
+    after = directions @ led_away(IdentityCode("a", vector), unit(seed + 1))
     assert before @ after == pytest.approx(np.linalg.norm(before) * np.linalg.norm(after), rel=1e-4)
 
 
 def test_nothing_changes_for_somebody_whose_face_was_never_seen() -> None:
-    assert np.array_equal(led_away(unit(1), None), unit(1))
+    assert np.array_equal(led_away(IdentityCode("a", unit(1)), None), unit(1))
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
     source = bench.source(subject)
     wanted = bank.read(source.embedding, source.look).labels
     code = bank.code(stranger)
-    aim, refused = bench.keeper.aim(code, source), bench.keeper.aim(replace(code, kept=False), source)
+    aim, refused = bench.keeper.aim(code, source), bench.keeper.aim(replace(code, refused=1), source)
     w = bench.latent(aim.asked, subject)
     before, after, plain = (reading(bench, bank, x) for x in (w, aim.lead(w), refused.lead(w)))
     assert abs(after[AGE] - wanted[AGE]) < abs(before[AGE] - wanted[AGE]) - 0.05

@@ -20,6 +20,7 @@ from vidanon.audit.preview import (
 )
 from vidanon.audit.reduced import reduced
 from vidanon.geometry import apply
+from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import load_bank
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
@@ -113,13 +114,19 @@ class _Studio:
         }
 
 
-def _refused(monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], strange: list[float]) -> Plan:
+def _refused(
+    monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], strange: list[float], refused: int = 0
+) -> Plan:
     """Return the plan after a refusal of frames 4 and 5, with three spares: bank-00001 to bank-00003."""
     monkeypatch.setattr(preview, "_Studio", _Studio)
     monkeypatch.setattr(_Studio, "likeness", tuple(likeness))
     monkeypatch.setattr(_Studio, "strange", tuple(strange))
     plan = plan_of([track(0, 0, [FRONT] * 10)])
-    plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))})
+    plan = replace(
+        plan,
+        identities={0: replace(plan.identities[0], refused=refused)},
+        spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))},
+    )
     return prefer_where_it_failed(Path("a.mp4"), plan, {0: [4, 5]}, Settings(), ModelStore())
 
 
@@ -143,15 +150,17 @@ def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
         monkeypatch, [refused, {4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}, {4: 0.2, 5: 0.5}], [0.0, 0.0, 0.3, 0.1]
     )
     assert [code.name for code in plan.spares[0]] == ["bank-00002", "bank-00001", "bank-00003", "bank-00000"]
-    assert not any(code.kept for code in plan.spares[0])
+    assert all(code.refused == 1 for code in plan.spares[0])
 
 
 def test_the_refused_face_itself_is_tried_without_the_looks_of_the_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = _refused(monkeypatch, [{}, {4: 0.5}, {4: 0.5}, {4: 0.5}], [0.0] * 4)
-    assert plan.identities[0].drawn_as == ("bank-00000", True)
-    assert plan.spares[0][0].drawn_as == ("bank-00000", False)
+    assert plan.identities[0].drawn_as == ("bank-00000", 0)
+    assert plan.spares[0][0].drawn_as == ("bank-00000", 1)
+    plan = _refused(monkeypatch, [{}, {4: 0.2}, {4: 0.2}, {4: 0.2}], [0.0] * 4, refused=MOST_REFUSED)
+    assert len(plan.spares[0]) == 3, "but not once more as it was"
 
 
 def test_where_no_face_hides_anybody_the_one_that_fits_stays(monkeypatch: pytest.MonkeyPatch) -> None:

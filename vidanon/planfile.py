@@ -119,7 +119,7 @@ def _track_record(track: Track) -> dict[str, Any]:
 
 def _identity_record(code: IdentityCode) -> dict[str, Any]:
     w = None if code.w is None else _pack(code.w, "<f4")
-    return {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "kept": code.kept}
+    return {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "refused": code.refused}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -177,4 +177,6 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
     vector = _unpack(item["vector"], "<f4", (EMBEDDING_SIZE,))
     _check(abs(float(np.linalg.norm(vector)) - 1) < 1e-2, f"identity {item['name']} is not of unit length")
     w = None if item["w"] is None else _unpack(item["w"], "<f4", (512,))
-    return IdentityCode(name=str(item["name"]), vector=vector, w=w, kept=bool(item.get("kept", True)))
+    refused = int(item.get("refused", 0))
+    _check(0 <= refused < 256, f"identity {item['name']} was refused {refused} times")
+    return IdentityCode(name=str(item["name"]), vector=vector, w=w, refused=refused)

@@ -87,7 +87,7 @@ class Renderer:
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
         self._models = models
-        self._aims: dict[tuple[int, tuple[str, bool]], Aim] = {}
+        self._aims: dict[tuple[int, tuple[str, int]], Aim] = {}
         self._aiming = threading.Lock()
         self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
         self._exits = {

@@ -156,19 +156,20 @@ class IdentityCode:
         name: stable label, for example ``bank-01234``.
         vector: float32 (128,) unit length, what the mapper takes as identity.
         w: float32 (512,), the generator latent of the fictional person's own portrait, or None.
-        kept: whether apparent age, sex and ancestry of who is replaced are kept; what is kept brings the new
-            face nearer to the source. Beards and glasses always are.
+        refused: how often the audit refused faces in this person's place. From the first time on, apparent
+            age, sex and ancestry of who is replaced are no longer kept, as what is kept brings the new face
+            nearer to the source (beards and glasses always are), and each leads further away.
     """
 
     name: str
     vector: Float
     w: Float | None = None
-    kept: bool = True
+    refused: int = 0
 
     @property
-    def drawn_as(self) -> tuple[str, bool]:
+    def drawn_as(self) -> tuple[str, int]:
         """What tells faces apart that are drawn in one person's place."""
-        return self.name, self.kept
+        return self.name, self.refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidanon.audit.reduced import reduced
 from vidanon.geometry import apply
+from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.identity.look import LookEncoder
@@ -139,8 +140,8 @@ def prefer_where_it_failed(
     They are drawn where it happened and, since a face that hides there may fail elsewhere, on some frames of
     the first preview too. Those come first that hide the person in most of the frames that failed. Where
     none hides them in any, all are dropped: the present face, which fits, stays, and the mask does what no
-    face can. Age, sex and ancestry of the source are no longer kept, in the refused face itself, which comes
-    first, and in all others: what is kept may be what was recognised.
+    face can. The refused face itself, which comes first, and all others no longer keep age, sex and ancestry
+    of the source, as what is kept may be what was recognised, and lead further away from it.
 
     Args:
         source: the video.
@@ -153,7 +154,7 @@ def prefer_where_it_failed(
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
     if not most:
         return plan
-    plan = replace(plan, spares=plan.spares | {person: _not_kept(plan, person) for person in choosy})
+    plan = replace(plan, spares=plan.spares | {person: _further_away(plan, person) for person in choosy})
     before = preview_frames(plan)
     wanted = {
         person: sorted({f for some in (frames, before) for f in evenly(some.get(person, ()), FRAMES[0])})
@@ -178,11 +179,12 @@ def prefer_where_it_failed(
     return replace(plan, spares=spares)
 
 
-def _not_kept(plan: Plan, person: int) -> tuple[IdentityCode, ...]:
-    """Return somebody's spare faces, and the present one if it still keeps looks, without that."""
-    present = plan.identities[person]
-    faces = (present, *plan.spares[person]) if present.kept else plan.spares[person]
-    return tuple(replace(face, kept=False) for face in faces)
+def _further_away(plan: Plan, person: int) -> tuple[IdentityCode, ...]:
+    """Return somebody's present and spare faces as they are drawn after one more refusal."""
+    present, spares = plan.identities[person], plan.spares[person]
+    refused = min(present.refused + 1, MOST_REFUSED)
+    faces = (present, *spares) if refused > present.refused else spares
+    return tuple(replace(face, refused=refused) for face in faces)
 
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidanon.audit.record import UNCOVERED, Audit, Sample, TrackAudit
-from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE
+from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.track import shot_of
 from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
@@ -19,6 +19,8 @@ LEAK_MARGIN_FRAMES = 5
 NEAR = {SFACE: 0.03, EDGEFACE: 0.04, DLIB: 0.04}
 """What is before a face is also covered where it comes so near the line: the closer look at somebody who was
 recognised finds there what the samples before did not, and all would be drawn once more."""
+NOISE = dict.fromkeys(RECOGNISERS, 0.005)
+"""A score that lies so near the line may be beyond it when the same picture is encoded once more."""
 _LINK_FRAMES = 3
 _LINK_IOU = 0.2
 _SAME_IOU = 0.8
@@ -147,20 +149,21 @@ def covered(track: Track, frames: Sequence[int]) -> Track:
 def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     """Obscure between the passing samples around every failing one; everywhere where most of them fail."""
     better = track
-    for some in _ranges_around(result.failing, track, result):
+    failing = [sample for sample in result.samples if sample.recognised_by or _is_near_line(sample, NOISE)]
+    for some in _ranges_around(failing, track, result):
         better = obscured(better, some)
     return obscured(track, range(track.start, track.end)) if better is track else better
 
 
 def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:
     """Return the frames around all samples that fail or come near it."""
-    near = [sample for sample in result.samples if sample.recognised_by or _is_near_line(sample)]
+    near = [sample for sample in result.samples if sample.recognised_by or _is_near_line(sample, NEAR)]
     return [frame for some in _ranges_around(near, track, result) for frame in some]
 
 
-def _is_near_line(sample: Sample) -> bool:
+def _is_near_line(sample: Sample, near: Mapping[Recogniser, float]) -> bool:
     used = (recogniser for recogniser in RECOGNISERS if recogniser.name in sample.scores)
-    return any(r.margin(sample.scores[r.name]) < NEAR[r] for r in used)
+    return sample.shown and any(r.margin(sample.scores[r.name]) < near[r] for r in used)
 
 
 def _ranges_around(samples: Sequence[Sample], track: Track, result: TrackAudit) -> list[range]:

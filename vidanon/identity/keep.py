@@ -104,7 +104,7 @@ class Keeper:
         wanted = bank.read(source.embedding, source.look).labels
         glasses = (LEAST_WORN, np.inf) if wanted[GLASSES] > 0.5 else (-np.inf, MOST_BARE)
         shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
-        asked, shift, gain = led_away(code.vector, source.embedding), np.zeros(W_SIZE, np.float32), 1.0
+        asked, shift, gain = led_away(code, source.embedding), np.zeros(W_SIZE, np.float32), 1.0
         with ThreadPoolExecutor(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for _ in range(LOOKS):
@@ -117,7 +117,7 @@ class Keeper:
                 lacking = missing(wanted, found)
                 if wanted[BEARD] > BEARDED:
                     lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
-                if not code.kept:
+                if code.refused:
                     lacking[:BEARD] = 0
                 shift += lacking @ bank.w_slopes
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))

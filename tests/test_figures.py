@@ -37,8 +37,7 @@ def person(number: int) -> Seen:
         picture=random.integers(0, 256, (256, 256, 3)).astype(np.uint8),
         landmarks=random.uniform(60, 200, (478, 2)).astype(np.float32),
         blendshapes=random.uniform(0, 1, 52).astype(np.float32),
-        sface=identity,
-        dlib=identity * np.float32(0.6),
+        embeddings={"SFace": identity, "EdgeFace": identity, "dlib": identity * np.float32(0.6)},
         turn=np.eye(3, dtype=np.float32),
     )
 
@@ -48,7 +47,7 @@ OTHERS = PEOPLE[1:] + PEOPLE[:1]
 
 
 def with_identity_of(attributes: Seen, identity: Seen) -> Seen:
-    return replace(attributes, sface=identity.sface, dlib=identity.dlib)
+    return replace(attributes, embeddings=identity.embeddings)
 
 
 def test_perfect_disentanglement_takes_identity_from_one_and_all_else_from_the_other() -> None:
@@ -140,7 +139,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 
 def test_the_command_measures_the_shipped_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("dlib-resnet", "sface", "face-landmarker", "generator-synthesis", "generator-mapping"):
+    recognisers = "dlib-resnet", "edgeface", "sface"
+    for name in (*recognisers, "face-landmarker", "generator-synthesis", "generator-mapping"):
         try:
             ModelStore().path(name)
         except ModelsError as error:
@@ -160,6 +160,7 @@ def test_the_command_measures_the_shipped_map(tmp_path: Path, monkeypatch: pytes
     cross = found["generated"]["cross"]
     assert found["generated"]["lost"] == 0 and cross["outputs"] == 4
     assert cross["sface_identity"] > cross["sface_attributes"]
+    assert cross["edgeface_identity"] > cross["edgeface_attributes"]
     assert cross["dlib_identity"] < cross["dlib_attributes"]
     assert len(cross["blendshape_mae_each"]) == len(found["blendshape_names"]) == 52
     assert found["generated"]["same"]["sface_identity"] > 0.5

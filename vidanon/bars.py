@@ -62,7 +62,8 @@ LARGE_PIXELS = 1920 * 1080 * 0.9
 MAPPER_BARS = (
     Bar("SFace to the identity source", "generated.cross.sface_identity", 0.78, True),
     Bar("SFace to the attribute source", "generated.cross.sface_attributes", 0.32, False),
-    Bar("dlib: attribute source farther than identity source", "generated.cross.dlib_gap", 0.0, True),
+    Bar("EdgeFace: identity source nearer than attribute source", "generated.cross.edgeface_gap", 0.0, True),
+    Bar("dlib: identity source nearer than attribute source", "generated.cross.dlib_gap", 0.0, True),
     Bar("reconstruction, SFace", "generated.same.sface_identity", 0.85, True),
     Bar("50 identities, mean SFace", "diversity.sface_mean", 0.30, False),
     Bar("50 identities, closest pair", "diversity.sface_closest", 0.5, False),

@@ -1,7 +1,7 @@
 """Measure the learned map: the paper's figures on generated faces that training never saw, and on real ones.
 
 Every output is a generated picture of one identity with the attributes of another picture. SFace took part
-in training, dlib did not; both say how far identity and attributes were told apart.
+in training, EdgeFace and dlib did not; all say how far identity and attributes were told apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from vidanon.figures import (
 from vidanon.geometry import apply, unit_crop_from_frame
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
-from vidanon.identity.embed import SFace
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
 from vidanon.measures import HeadPose, angle_deg
@@ -40,7 +39,7 @@ from vidanon.models.registry import sha256_of
 from vidanon.networks.mapper import load_attribute_mapper
 from vidanon.networks.runtime import network_from_module
 from vidanon.plan import skin_tone
-from vidanon.recognisers import DlibResNet
+from vidanon.recognisers import load_recognisers
 from vidanon.settings import RuntimeSettings
 from vidanon.stages.decode import Decoder
 from vidanon.stages.landmark import Landmarker
@@ -114,9 +113,8 @@ class Bench:
         self._mapper = network_from_module(module, example, workers=workers + 1)
         self._reader = FaceReader(models, workers)
         self._landmark = Landmarker(models, workers)
-        self._sface = SFace(models, workers)
+        self._embed = load_recognisers(models, workers)
         self.look = LookEncoder(models, "cpu", workers)
-        self._dlib = DlibResNet(models)
         self._pose = HeadPose(models)
         self._workers = workers
         runtime = RuntimeSettings(device="cpu", workers=workers)
@@ -132,8 +130,7 @@ class Bench:
             picture,
             landmarks,
             blendshapes,
-            self._sface(picture, landmarks),
-            self._dlib(picture, landmarks),
+            {name: embed(picture, landmarks) for name, embed in self._embed.items()},
             self._pose(landmarks, PICTURE_PX, PICTURE_PX),
         )
 
@@ -345,8 +342,7 @@ def _group_row(subject: Subject, output: Seen, bank: Bank, bench: Bench) -> dict
     eyes = max(float(np.hypot(*(seen.landmarks[263] - seen.landmarks[33]))), 1.0)
     return {
         "groups": groups_of(subject.name),
-        "sface": float(seen.sface @ output.sface),
-        "dlib": float(np.linalg.norm(seen.dlib - output.dlib)),
+        **seen.scores(output),
         "nme": float(np.linalg.norm(seen.landmarks - output.landmarks, axis=1).mean()) / eyes,
         "pose_error_deg": angle_deg(seen.turn, output.turn),
         "blendshape_mae": float(np.abs(seen.blendshapes - output.blendshapes).mean()),

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from vidanon.measures import angle_deg, expression_signals, ms_ssim, psnr_db
+from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser
 from vidanon.stages.mesh import FACE_OVAL
 from vidanon.types import LANDMARK_COUNT, Bool, Float, UInt8
 
@@ -35,17 +37,24 @@ class Seen:
         picture: uint8 RGB (256, 256, 3).
         landmarks: float32 (478, 2), pixels of the picture.
         blendshapes: float32 (52,), 0..1.
-        sface: float32 (128,), unit length.
-        dlib: float32 (128,), compared by Euclidean distance.
+        embeddings: float32 (n,), by name of the recogniser.
         turn: float32 (3, 3), head rotation.
     """
 
     picture: UInt8
     landmarks: Float
     blendshapes: Float
-    sface: Float
-    dlib: Float
+    embeddings: Mapping[str, Float]
     turn: Float
+
+    @property
+    def sface(self) -> Float:
+        """SFace's embedding, float32 (128,), unit length."""
+        return self.embeddings[SFACE.name]
+
+    def scores(self, other: Seen) -> dict[str, float]:
+        """Compare with another face; by key of the recogniser."""
+        return {r.key: r.score(self.embeddings[r.name], other.embeddings[r.name]) for r in RECOGNISERS}
 
 
 def _mean(values: Sequence[float] | Float | Bool) -> float | None:
@@ -93,12 +102,13 @@ def attribute_figures(sources: Sequence[Seen], outputs: Sequence[Seen]) -> dict[
 
 
 def _recogniser_figures(
-    name: str, to_identity: Float, to_attributes: Float, unrelated: Float, nearer: float
+    recogniser: Recogniser, to_identity: Float, to_attributes: Float, unrelated: Float
 ) -> dict[str, Any]:
-    """Compare outputs with both sources; ``nearer`` is 1 for similarities and -1 for distances.
+    """Compare outputs with both sources.
 
     The threshold is where unrelated sources of the same set are taken for one person at FAR 1e-3.
     """
+    name, nearer = recogniser.key, -1 if recogniser.by_distance else 1
     threshold = nearer * float(np.quantile(nearer * unrelated, 1 - FAR)) if len(unrelated) else None
     found = {
         f"{name}_identity": _mean(to_identity),
@@ -124,22 +134,25 @@ def cross_figures(
         outputs: what the mapper and generator made.
 
     Returns:
-        Per recogniser (``sface``: cosine, ``dlib``: distance): mean to both sources, the gap (positive:
-        nearer to the identity), mean of unrelated sources, threshold at FAR 1e-3 and the share of outputs
-        beyond it (TPR) for both sources; and :func:`attribute_figures`.
+        Per recogniser (by key): mean score of both sources, the gap (positive: nearer to the identity), mean
+        of unrelated sources, threshold at FAR 1e-3 and the share of outputs beyond it (TPR) for both sources;
+        and :func:`attribute_figures`.
     """
-    stacks = {
-        name: [np.stack([getattr(seen, name) for seen in group]) for group in (sources, identities, outputs)]
-        for name in ("sface", "dlib")
-    }
-    pairs = np.triu_indices(len(sources), 1)
-    a, i, o = stacks["sface"]
+    to_identity, to_attributes, unrelated = (
+        [a.scores(b) for a, b in pairs]
+        for pairs in (
+            zip(outputs, identities, strict=True),
+            zip(outputs, sources, strict=True),
+            combinations(sources, 2),
+        )
+    )
     figures: dict[str, Any] = {"outputs": len(outputs)}
-    figures |= _recogniser_figures("sface", (o * i).sum(1), (o * a).sum(1), (a @ a.T)[pairs], 1)
-    a, i, o = stacks["dlib"]
-    apart = np.linalg.norm(a[pairs[0]] - a[pairs[1]], axis=1)
-    to_identity, to_attributes = np.linalg.norm(o - i, axis=1), np.linalg.norm(o - a, axis=1)
-    figures |= _recogniser_figures("dlib", to_identity, to_attributes, apart, -1)
+    for recogniser in RECOGNISERS:
+        columns = (
+            np.array([scores[recogniser.key] for scores in rows])
+            for rows in (to_identity, to_attributes, unrelated)
+        )
+        figures |= _recogniser_figures(recogniser, *columns)
     return figures | attribute_figures(sources, outputs)
 
 
@@ -150,8 +163,7 @@ def same_figures(sources: Sequence[Seen], outputs: Sequence[Seen]) -> dict[str, 
         "outputs": len(outputs),
         "psnr_db": _mean([psnr_db(s.picture, o.picture) for s, o in pairs]),
         "ms_ssim": _mean([ms_ssim(s.picture, o.picture) for s, o in pairs]),
-        "sface_identity": _mean([float(s.sface @ o.sface) for s, o in pairs]),
-        "dlib_identity": _mean([float(np.linalg.norm(s.dlib - o.dlib)) for s, o in pairs]),
+        **{f"{r.key}_identity": _mean([s.scores(o)[r.key] for s, o in pairs]) for r in RECOGNISERS},
     } | attribute_figures(sources, outputs)
 
 

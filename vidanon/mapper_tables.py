@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from vidanon.bars import format_verdicts, look_up
+from vidanon.recognisers import RECOGNISERS
 
+WIDTH = 44
+_OF_EACH = (
+    ("{name} {measure} to identity source", "cross.{key}_identity"),
+    ("{name} {measure} to attribute source", "cross.{key}_attributes"),
+    ("{name} {measure} of unrelated faces", "cross.{key}_unrelated"),
+    ("{name} TPR at FAR 1e-3, identity", "cross.{key}_tpr_identity"),
+    ("{name} TPR at FAR 1e-3, attributes", "cross.{key}_tpr_attributes"),
+    ("same identity: {name} {measure}", "same.{key}_identity"),
+)
 _ROWS = (
-    ("SFace to identity source", "cross.sface_identity"),
-    ("SFace to attribute source", "cross.sface_attributes"),
-    ("SFace of unrelated faces", "cross.sface_unrelated"),
-    ("SFace TPR at FAR 1e-3, identity", "cross.sface_tpr_identity"),
-    ("SFace TPR at FAR 1e-3, attributes", "cross.sface_tpr_attributes"),
-    ("dlib distance to identity source", "cross.dlib_identity"),
-    ("dlib distance to attribute source", "cross.dlib_attributes"),
-    ("dlib distance of unrelated faces", "cross.dlib_unrelated"),
-    ("dlib TPR at FAR 1e-3, identity", "cross.dlib_tpr_identity"),
-    ("dlib TPR at FAR 1e-3, attributes", "cross.dlib_tpr_attributes"),
+    *(
+        tuple(text.format(name=r.name, key=r.key, measure=r.measure) for text in row)
+        for r in RECOGNISERS
+        for row in _OF_EACH
+    ),
     ("landmark NME", "cross.nme"),
     ("landmarks kept (share of variance)", "cross.landmarks_kept"),
     ("head pose, degrees", "cross.pose_error_deg"),
@@ -28,8 +33,6 @@ _ROWS = (
     ("browInnerUp", "cross.correlation.browInnerUp"),
     ("gaze, horizontal", "cross.correlation.gaze_x"),
     ("gaze, vertical", "cross.correlation.gaze_y"),
-    ("same identity: SFace", "same.sface_identity"),
-    ("same identity: dlib distance", "same.dlib_identity"),
     ("same identity: PSNR, dB", "same.psnr_db"),
     ("same identity: MS-SSIM", "same.ms_ssim"),
 )
@@ -38,10 +41,10 @@ _ROWS = (
 def format_results(results: dict[str, Any]) -> str:
     """Return the figures of :func:`vidanon.evaluate_mapper.evaluate_mapper` as text tables, the bars last."""
     sets = [name for name in ("generated", "real") if name in results]
-    lines = [f"{'':<38}" + "".join(f"{name:>11}" for name in sets)]
+    lines = [f"{'':<{WIDTH}}" + "".join(f"{name:>11}" for name in sets)]
     for title, key in _ROWS:
         values = [look_up(results[name], key) for name in sets]
-        lines.append(f"{title:<38}" + "".join(f"{'-' if v is None else f'{v:.3f}':>11}" for v in values))
+        lines.append(f"{title:<{WIDTH}}" + "".join(f"{'-' if v is None else f'{v:.3f}':>11}" for v in values))
     for title, key in (
         ("w: squared Mahalanobis over 512", "w.mahalanobis"),
         ("   of held-out draws", "w.mahalanobis_drawn"),
@@ -49,7 +52,7 @@ def format_results(results: dict[str, Any]) -> str:
         ("50 identities, closest pair", "diversity.sface_closest"),
         ("encoder and mapper, ms per face", "speed.ms_per_face"),
     ):
-        lines.append(f"{title:<38}{look_up(results, key):>11.3f}")
+        lines.append(f"{title:<{WIDTH}}{look_up(results, key):>11.3f}")
     if "ceiling" in results:
         lines += ["", _ceiling_table(results["ceiling"])]
     if "groups" in results:
@@ -58,7 +61,8 @@ def format_results(results: dict[str, Any]) -> str:
 
 
 def _ceiling_table(rows: list[dict[str, Any]]) -> str:
-    names = ("sface_identity", "dlib_identity", "sface_attributes", "pose_error_deg", "blendshape_mae")
+    identity = [f"{recogniser.key}_identity" for recogniser in RECOGNISERS]
+    names = (*identity, "sface_attributes", "pose_error_deg", "blendshape_mae")
     lines = [f"{'steps on w':<15}" + "".join(f"{name:>18}" for name in names)]
     lines += [f"{row['steps']:<15}" + "".join(f"{row[name]:>18.3f}" for name in names) for row in rows]
     return "\n".join(lines)

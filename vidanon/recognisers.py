@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import ModelsError
-from vidanon.identity.embed import SFace, aligned_crop
+from vidanon.identity.embed import CropEmbedder, SFace
 from vidanon.models.thresholds import same_person
 from vidanon.networks.converted import Recipe, shared_network
-from vidanon.networks.runtime import network_from_file, shared, state_of_file
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
@@ -118,36 +117,13 @@ def recognised_by(scores: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(r.name for r in RECOGNISERS if r.name in scores and r.is_same(scores[r.name]))
 
 
-class EdgeFace:
-    """EdgeFace-S (George et al. 2024), 512 numbers per face; cosine similarity tells people apart.
+class EdgeFace(CropEmbedder):
+    """EdgeFace-S (George et al. 2024), 512 numbers per face; for the audit and measurements only."""
 
-    Args:
-        models: where ``edgeface`` lies.
-        workers: number of threads that will call.
+    MODEL = "edgeface"
 
-    Raises:
-        ModelsError: the model is missing or unreadable.
-    """
-
-    def __init__(self, models: ModelStore, workers: int = 2) -> None:
-        path = models.path("edgeface")
-        key = (*state_of_file(path), workers)
-        self._network = shared(key, lambda: network_from_file(path, workers=workers))
-
-    def __call__(self, image: UInt8, landmarks: Float) -> Float:
-        """Embed one face.
-
-        Args:
-            image: uint8 RGB (height, width, 3).
-            landmarks: float32 (478, 2), face mesh, pixels.
-
-        Returns:
-            float32 (512,), unit length.
-        """
-        crop = aligned_crop(image, landmarks).transpose(2, 0, 1)[None].astype(np.float32)
-        vector = self._network(np.ascontiguousarray(crop / 127.5 - 1))[0][0]
-        unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)
-        return unit
+    def _scaled(self, crops: Float) -> Float:
+        return crops / np.float32(127.5) - np.float32(1)
 
 
 # dlib's five points: outer and inner corner of the eye on the right of the picture, the same on the left,

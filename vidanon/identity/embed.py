@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -45,19 +45,22 @@ def aligned_crop(image: UInt8, landmarks: Float) -> UInt8:
     return np.asarray(crop, np.uint8)
 
 
-class SFace:
-    """SFace (Zhong et al. 2021), 128 numbers per face; cosine similarity tells people apart.
+class CropEmbedder:
+    """A recogniser that takes the five-point crop; cosine similarity tells people apart.
 
     Args:
-        models: where ``sface`` lies.
+        models: where the model lies.
         workers: number of threads that will call.
 
     Raises:
         ModelsError: the model is missing or unreadable.
     """
 
+    MODEL: ClassVar[str]
+    """Name in the registry."""
+
     def __init__(self, models: ModelStore, workers: int) -> None:
-        path = models.path("sface")
+        path = models.path(self.MODEL)
         key = (*state_of_file(path), workers)
         self._network = shared(key, lambda: network_from_file(path, workers=workers))
 
@@ -69,10 +72,20 @@ class SFace:
             landmarks: float32 (478, 2), pixels of ``image``.
 
         Returns:
-            float32 (128,), unit length.
+            float32 (n,), unit length.
         """
         crop = aligned_crop(image, landmarks)
         batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
-        vector = self._network(batch)[0][0]
+        vector = self._network(self._scaled(batch))[0][0]
         unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)
         return unit
+
+    def _scaled(self, crops: Float) -> Float:
+        """Bring crops, 0..255, to the range of the network."""
+        return crops
+
+
+class SFace(CropEmbedder):
+    """SFace (Zhong et al. 2021), 128 numbers per face."""
+
+    MODEL = "sface"

@@ -367,7 +367,7 @@ def audit_files(
     if report is not None:
         report = Path(report)
         _check_report(source, output, report, Settings())
-    for name in ("centerface", "yunet", "face-landmarker", "sface", "edgeface"):
+    for name in ("centerface", "yunet", "face-landmarker"):
         models.fetch(name)
     found = audit(source, output, models, workers, progress=_named(progress, "audit"))
     if report is not None:

@@ -6,18 +6,17 @@ different people where the threshold must be so that it says so wrongly in one o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from vidanon.errors import InputError
 from vidanon.models.thresholds import FALSE_ACCEPT_RATES, FORMAT, VERSION
-from vidanon.recognisers import RECOGNISERS, Recogniser, load_recognisers
+from vidanon.recognisers import RECOGNISERS, load_recognisers, score_matrix
 from vidanon.types import Bool, Float, UInt8
 
 if TYPE_CHECKING:
@@ -93,16 +92,6 @@ def calibrate(
         "different_pairs": different,
         "recognisers": points,
     }
-
-
-def score_matrix(
-    recogniser: Recogniser, first: Sequence[Embeddings], second: Sequence[Embeddings]
-) -> npt.NDArray[np.float64]:
-    """Return the scores of all pairs of two rows of faces, (len(first), len(second))."""
-    a, b = (
-        np.stack([face[recogniser.name] for face in faces]).astype(np.float64) for faces in (first, second)
-    )
-    return np.asarray(cdist(a, b) if recogniser.by_distance else a @ b.T, np.float64)
 
 
 def operating_points(

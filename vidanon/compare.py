@@ -20,7 +20,7 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.measures import HeadPose, angle_deg, detail_left, is_same_picture, is_unchanged
-from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers
+from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers, margins_of
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
@@ -158,7 +158,7 @@ class _Comparison:
     def _stands(self, known: FacePair | HiddenFace, before: UInt8, output: UInt8) -> bool:
         """Say whether an earlier finding holds: the picture is the same, the verdict clear of noise."""
         scores = known.scores if isinstance(known, FacePair) else {SFACE.name: known.similarity}
-        if any(r.margin(scores[r.name]) < _CLEAR_OF_LINE for r in RECOGNISERS if r.name in scores):
+        if min(margins_of(scores).values()) < _CLEAR_OF_LINE:
             return False
         return is_same_picture(before, output, known.box)
 

@@ -9,16 +9,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidanon.measures import angle_deg, expression_signals, ms_ssim, psnr_db
-from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser
+from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, score_matrix, scores_of
 from vidanon.stages.mesh import FACE_OVAL
 from vidanon.types import LANDMARK_COUNT, Bool, Float, UInt8
 
+Scores = npt.NDArray[np.float64]
 FAR = 1e-3
 FRONTAL_DEG = 45.0
 _EYE_CORNERS = (33, 263)
@@ -54,10 +55,11 @@ class Seen:
 
     def scores(self, other: Seen) -> dict[str, float]:
         """Compare with another face; by key of the recogniser."""
-        return {r.key: r.score(self.embeddings[r.name], other.embeddings[r.name]) for r in RECOGNISERS}
+        scores = scores_of(self.embeddings, other.embeddings)
+        return {r.key: scores[r.name] for r in RECOGNISERS}
 
 
-def _mean(values: Sequence[float] | Float | Bool) -> float | None:
+def _mean(values: Sequence[float] | Float | Scores | Bool) -> float | None:
     kept = np.asarray(values, np.float64)
     kept = kept[np.isfinite(kept)]
     return round(float(kept.mean()), 4) if len(kept) else None
@@ -102,7 +104,7 @@ def attribute_figures(sources: Sequence[Seen], outputs: Sequence[Seen]) -> dict[
 
 
 def _recogniser_figures(
-    recogniser: Recogniser, to_identity: Float, to_attributes: Float, unrelated: Float
+    recogniser: Recogniser, to_identity: Scores, to_attributes: Scores, unrelated: Scores
 ) -> dict[str, Any]:
     """Compare outputs with both sources.
 
@@ -138,21 +140,13 @@ def cross_figures(
         of unrelated sources, threshold at FAR 1e-3 and the share of outputs beyond it (TPR) for both sources;
         and :func:`attribute_figures`.
     """
-    to_identity, to_attributes, unrelated = (
-        [a.scores(b) for a, b in pairs]
-        for pairs in (
-            zip(outputs, identities, strict=True),
-            zip(outputs, sources, strict=True),
-            combinations(sources, 2),
-        )
-    )
+    a, i, o = ([seen.embeddings for seen in group] for group in (sources, identities, outputs))
+    pairs = np.triu_indices(len(sources), 1)
     figures: dict[str, Any] = {"outputs": len(outputs)}
     for recogniser in RECOGNISERS:
-        columns = (
-            np.array([scores[recogniser.key] for scores in rows])
-            for rows in (to_identity, to_attributes, unrelated)
-        )
-        figures |= _recogniser_figures(recogniser, *columns)
+        to_identity, to_attributes = (np.diagonal(score_matrix(recogniser, o, group)) for group in (i, a))
+        unrelated = score_matrix(recogniser, a, a)[pairs]
+        figures |= _recogniser_figures(recogniser, to_identity, to_attributes, unrelated)
     return figures | attribute_figures(sources, outputs)
 
 

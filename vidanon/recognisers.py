@@ -6,11 +6,12 @@ SFace takes part in choosing the new faces and in training; EdgeFace and dlib's 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vidanon.errors import ModelsError
 from vidanon.identity.embed import CropEmbedder, SFace
@@ -75,8 +76,33 @@ SFACE, EDGEFACE, DLIB = (
     Recogniser("dlib", "dlib", by_distance=True),
 )
 RECOGNISERS = (SFACE, EDGEFACE, DLIB)
-MODELS = {SFACE: "sface", EDGEFACE: "edgeface", DLIB: "dlib-resnet"}
-"""Names in the registry."""
+
+
+def scores_of(one: Mapping[str, Float], other: Mapping[str, Float]) -> dict[str, float]:
+    """Compare the embeddings of two faces, both by name of the recogniser, as is the result."""
+    return {r.name: r.score(one[r.name], other[r.name]) for r in RECOGNISERS if r.name in one}
+
+
+def score_matrix(
+    recogniser: Recogniser, first: Sequence[Mapping[str, Float]], second: Sequence[Mapping[str, Float]]
+) -> npt.NDArray[np.float64]:
+    """Compare all of some faces' embeddings, by name, with all of others', (len(first), len(second))."""
+    from scipy.spatial.distance import cdist
+
+    a, b = (
+        np.stack([face[recogniser.name] for face in faces]).astype(np.float64) for faces in (first, second)
+    )
+    return np.asarray(cdist(a, b) if recogniser.by_distance else a @ b.T, np.float64)
+
+
+def margins_of(scores: Mapping[str, float]) -> dict[Recogniser, float]:
+    """Return how far on the strangers' side two faces are, for those who judged; see `Recogniser.margin`."""
+    return {r: r.margin(scores[r.name]) for r in RECOGNISERS if r.name in scores}
+
+
+def recognised_by(scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the recognisers that take two faces for one person."""
+    return tuple(r.name for r in RECOGNISERS if r.name in scores and r.is_same(scores[r.name]))
 
 
 def fetch_recognisers(models: ModelStore) -> tuple[Recogniser, ...]:
@@ -87,13 +113,13 @@ def fetch_recognisers(models: ModelStore) -> tuple[Recogniser, ...]:
     """
     used = RECOGNISERS if _has_dlib(models) else (SFACE, EDGEFACE)
     for recogniser in used:
-        models.fetch(MODELS[recogniser])
+        models.fetch(EMBEDDERS[recogniser].MODEL)
     return used
 
 
 def _has_dlib(models: ModelStore) -> bool:
     installed = importlib.util.find_spec("dlib") is not None
-    return installed and not (models.offline and models.problem(MODELS[DLIB]))
+    return installed and not (models.offline and models.problem(DlibResNet.MODEL))
 
 
 def load_recognisers(
@@ -104,17 +130,7 @@ def load_recognisers(
     Raises:
         ModelsError: a model, or dlib where it is asked for, is missing.
     """
-    loaders: dict[Recogniser, Callable[[ModelStore, int], Embed]] = {
-        SFACE: SFace,
-        EDGEFACE: EdgeFace,
-        DLIB: DlibResNet,
-    }
-    return {recogniser.name: loaders[recogniser](models, workers) for recogniser in used}
-
-
-def recognised_by(scores: Mapping[str, float]) -> tuple[str, ...]:
-    """Name the recognisers that take two faces for one person."""
-    return tuple(r.name for r in RECOGNISERS if r.name in scores and r.is_same(scores[r.name]))
+    return {recogniser.name: EMBEDDERS[recogniser](models, workers) for recogniser in used}
 
 
 class EdgeFace(CropEmbedder):
@@ -148,7 +164,7 @@ def recipe(models: ModelStore) -> Recipe:
     Raises:
         ModelsError: the model file is missing.
     """
-    weights = models.path("dlib-resnet")
+    weights = models.path(DlibResNet.MODEL)
 
     def build() -> nn.Module:
         from vidanon.networks.dlib_resnet import load_dlib_net
@@ -172,7 +188,9 @@ class DlibResNet:
         ModelsError: dlib is not installed, or the model file is missing.
     """
 
-    def __init__(self, models: ModelStore, workers: int = 2) -> None:
+    MODEL = "dlib-resnet"
+
+    def __init__(self, models: ModelStore, workers: int) -> None:
         try:
             import dlib
         except ImportError as error:
@@ -204,3 +222,11 @@ class DlibResNet:
         details = dlib.chip_details(chip_points, image_points, dlib.chip_dims(_CHIP_PX, _CHIP_PX))
         chip: UInt8 = dlib.extract_image_chip(np.ascontiguousarray(image), details)
         return chip
+
+
+EMBEDDERS: dict[Recogniser, type[CropEmbedder] | type[DlibResNet]] = {
+    SFACE: SFace,
+    EDGEFACE: EdgeFace,
+    DLIB: DlibResNet,
+}
+"""What embeds faces; ``MODEL`` is the name in the registry."""

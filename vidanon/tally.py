@@ -16,7 +16,7 @@ import numpy as np
 
 from vidanon.identity.bank import load_bank
 from vidanon.measures import MASK_DETAIL, SIGNAL_NAMES, expression_signals
-from vidanon.recognisers import RECOGNISERS, SFACE, recognised_by
+from vidanon.recognisers import RECOGNISERS, SFACE, recognised_by, scores_of
 from vidanon.types import Float
 
 _MIN_SIGNAL_STD = 0.05
@@ -50,11 +50,7 @@ class FaceReading:
 
     def scores(self, other: FaceReading) -> dict[str, float]:
         """Compare with another face; by name of the recogniser."""
-        return {
-            r.name: r.score(self.embeddings[r.name], other.embeddings[r.name])
-            for r in RECOGNISERS
-            if r.name in self.embeddings
-        }
+        return scores_of(self.embeddings, other.embeddings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 import vidanon
-from vidanon.calibrate import Embeddings, PictureReader, operating_points, read_picture, score_matrix
+from vidanon.calibrate import Embeddings, PictureReader, operating_points, read_picture
 from vidanon.errors import UnsafeError
 from vidanon.models.registry import ModelStore
-from vidanon.recognisers import RECOGNISERS
+from vidanon.recognisers import RECOGNISERS, score_matrix
 from vidanon.stages.stills import pictures_of
 
 FAR = "far_1e-3"

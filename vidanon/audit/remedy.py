@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidanon.audit.record import UNCOVERED, Audit, Sample, TrackAudit
-from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser
+from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser, margins_of
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.track import shot_of
 from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
@@ -162,8 +162,7 @@ def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:
 
 
 def _is_near_line(sample: Sample, near: Mapping[Recogniser, float]) -> bool:
-    used = (recogniser for recogniser in RECOGNISERS if recogniser.name in sample.scores)
-    return sample.shown and any(r.margin(sample.scores[r.name]) < near[r] for r in used)
+    return sample.shown and any(margin < near[r] for r, margin in margins_of(sample.scores).items())
 
 
 def _ranges_around(samples: Sequence[Sample], track: Track, result: TrackAudit) -> list[range]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE
+from vidanon.recognisers import DLIB, EDGEFACE, SFACE, margins_of
 from vidanon.tally import FacePair
 from vidanon.types import Track
 
@@ -69,8 +69,7 @@ def _runs(frames: set[int]) -> list[range]:
 
 def nearness_of(pair: FacePair) -> float:
     """Return how near a face comes to the line: 1 on it, 0 at the distance from which nobody looks closer."""
-    used = (recogniser for recogniser in RECOGNISERS if recogniser.name in pair.scores)
-    return max(1 - r.margin(pair.scores[r.name]) / NEAR[r] for r in used)
+    return max(1 - margin / NEAR[recogniser] for recogniser, margin in margins_of(pair.scores).items())
 
 
 def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:

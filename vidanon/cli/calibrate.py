@@ -27,9 +27,11 @@ def calibrate(faces: Path, output: Path | None, workers: int, offline: bool, qui
     from vidanon.errors import OutputError
     from vidanon.models.registry import ModelStore
     from vidanon.models.thresholds import FALSE_ACCEPT_RATES
+    from vidanon.recognisers import EMBEDDERS
 
     models = ModelStore(offline=offline)
-    for name in ("centerface", "yunet", "face-landmarker", "sface", "edgeface", "dlib-resnet"):
+    recognisers = (embedder.MODEL for embedder in EMBEDDERS.values())
+    for name in ("centerface", "yunet", "face-landmarker", *recognisers):
         models.fetch(name)
     with ProgressPrinter(quiet) as progress:
         result = measure(faces, models, workers, lambda done, total: progress("calibrate", done, total))

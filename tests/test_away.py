@@ -59,8 +59,14 @@ def test_what_shows_sex_age_and_beard_stays_that_of_the_fictional_person(seed: i
     assert before @ after == pytest.approx(np.linalg.norm(before) * np.linalg.norm(after), rel=1e-4)
 
 
-def test_nothing_changes_for_somebody_whose_face_was_never_seen() -> None:
-    assert np.array_equal(led_away(IdentityCode("a", unit(1)), None), unit(1))
+def test_new_faces_are_drawn_further_apart_than_the_people_of_the_bank_are() -> None:
+    people = np.random.default_rng(5).choice(len(load_bank()), 100, replace=False)
+    codes = [load_bank().code(int(person)) for person in people]
+    asked = np.stack([led_away(code, None) for code in codes])
+    before = np.stack([code.vector for code in codes])
+    assert np.linalg.norm(asked, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(asked.mean(axis=0)) < np.linalg.norm(before.mean(axis=0)) - 0.1
+    assert (asked * before).sum(axis=1).min() > 0.8, "and everybody is still the same person"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -243,6 +246,20 @@ def test_obscuring_leaves_no_detail_in_the_box(box: tuple[float, float, float, f
     if x1 - x0 > 20 and y1 - y0 > 20:
         centre = (slice(y0 + 5, y1 - 5), slice(x0 + 5, x1 - 5))
         assert image[centre].std() < 0.75 * before[centre].std()
+
+
+def test_the_mask_does_not_jump_where_the_picture_hardly_changes() -> None:
+    features = np.random.default_rng(3).normal(0, 1, (6, 6, 3))
+    detail = cv2.resize(features, (120, 120), interpolation=cv2.INTER_CUBIC)
+    masks = []
+    for strength in np.arange(5, 60):
+        image = (128 + strength * detail).clip(0, 255).astype(np.uint8)
+        obscure.obscure(image, np.array([30, 30, 90, 90], np.float32))
+        masks.append(image[30:90, 30:90].astype(float))
+    spread = [mask.std() for mask in masks]
+    assert spread[0] < 3 and spread[-1] > 10, "one colour for a face out of focus, averages for a sharp one"
+    jumps = [np.abs(a - b).mean() for a, b in pairwise(masks)]
+    assert max(jumps) < 4
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
 from vidanon.identity.bank import load_bank
-from vidanon.measures import HeadPose, angle_deg, canonical_face, expression_signals, is_unchanged
+from vidanon.measures import expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
 from vidanon.stages.fingerprint import audio_hashes
+from vidanon.stages.head_pose import HeadPose, angle_deg, canonical_face
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.target import rejected_path
 from vidanon.tally import FacePair, FaceReading, glasses_steady

@@ -92,6 +92,7 @@ def test_a_run_leaves_weights_sheets_and_a_log(finished: Path) -> None:
 
     model = AttributeMapper()
     model.load_state_dict(load_file(finished / "mapper.safetensors"))
+    assert model.mapper.turn.slopes.abs().sum(1).min() > 0 and model.mapper.turn.lack.abs().min() > 0
     assert (finished / "mapper.safetensors").stat().st_size < 20e6
     assert list(finished.glob("sheet-*.png"))
     assert list((finished / "log").glob("events.out.tfevents.*"))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_evaluate import model
 
-from vidanon.measures import canonical_face
 from vidanon.settings import RenderSettings
 from vidanon.stages import warp
+from vidanon.stages.head_pose import canonical_face
 from vidanon.stages.mesh import EYE_CORNERS, FACE_OVAL, IRIS_RINGS, IRISES
 from vidanon.types import Float
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.measures import HeadPose, angle_deg, detail_left, is_same_picture, is_unchanged
+from vidanon.measures import detail_left, is_same_picture, is_unchanged
 from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers, margins_of
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
+from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
 from vidanon.stages.track import on_part_of_turned
 from vidanon.stages.workers import ordered_map

@@ -29,11 +29,11 @@ from vidanon.figures import (
     w_figures,
 )
 from vidanon.geometry import apply, unit_crop_from_frame
+from vidanon.identity.away import led_away
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
-from vidanon.measures import HeadPose, angle_deg
 from vidanon.mixing import HeadFinder
 from vidanon.models.registry import sha256_of
 from vidanon.networks.mapper import load_attribute_mapper
@@ -42,6 +42,7 @@ from vidanon.plan import skin_tone
 from vidanon.recognisers import load_recognisers
 from vidanon.settings import RuntimeSettings
 from vidanon.stages.decode import Decoder
+from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.stills import STILL_SUFFIXES
 from vidanon.stages.synthesize import as_input, cut_face
@@ -298,11 +299,12 @@ def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str,
     """Return how alike people of the bank are when rendered with the same attributes."""
     bank = load_bank()
     people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
+    asked = np.stack([led_away(bank.code(int(person)), None) for person in people])
     rounds = []
     for subject in subjects[:ATTRIBUTE_SOURCES]:
-        jobs = [Job(Aim(bank.embeddings[person]), subject) for person in people]
+        jobs = [Job(Aim(code), subject) for code in asked]
         rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, "diversity") if o is not None]))
-    codes = likeness_figures([bank.embeddings[people]])
+    codes = likeness_figures([asked])
     return likeness_figures(rounds) | {"people": PEOPLE, "codes": codes}
 
 

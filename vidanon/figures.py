@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidanon.measures import angle_deg, expression_signals, ms_ssim, psnr_db
+from vidanon.measures import expression_signals, ms_ssim, psnr_db
 from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, score_matrix, scores_of
+from vidanon.stages.head_pose import angle_deg
 from vidanon.stages.mesh import FACE_OVAL
 from vidanon.types import LANDMARK_COUNT, Bool, Float, UInt8
 

@@ -1,11 +1,12 @@
-"""Keep how somebody looks: sex, age, ancestry, beard, glasses and dark brows that the mapper loses.
+"""Keep how somebody looks and holds the head: what the mapper loses of sex, age, beard and pose.
 
 The nearest fictional person is often years younger or of another ancestry, and the mapper, which is asked
 for an embedding that hardly shows a beard, gives bearded men stubble. So w is shifted, for the whole video by
 the same amount, in the directions in which the latents of the bank change with their labels, by what is
 missing in pictures of the new face. Fair brows, which do not go with dark hair that stays, are drawn darker:
 a shift of w brought dlib nearer to the source (sample clip, worst of 8 views of 4 faces: .58; drawn darker
-.60, left fair .61).
+.60, left fair .61). And each new face nods and turns a little less or more than the source, always by about
+the same angle, so that is seen and taken off in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import brow_shade, chin_shade
+from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.networks.runtime import resolve_device
+from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.synthesize import FACE_BOX, W_SIZE, as_input
 from vidanon.types import Float, IdentityCode, Source, UInt8, View
 
@@ -93,13 +96,14 @@ class Keeper:
     ) -> None:
         self._latent, self._picture, self._landmarker = latent, picture, landmarker
         self._embed = SFace(models, runtime.workers)
+        self._pose = HeadPose(models)
         self._look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
         self._workers = runtime.workers
 
     def aim(self, code: IdentityCode, source: Source | None) -> Aim:
         """Return what leads to a fictional person in place of ``source`` (None: unknown, nothing is kept)."""
         if source is None:
-            return Aim(code.vector)
+            return Aim(led_away(code, None))
         bank = load_bank()
         wanted = bank.read(source.embedding, source.look).labels
         glasses = (LEAST_WORN, np.inf) if wanted[GLASSES] > 0.5 else (-np.inf, MOST_BARE)
@@ -109,32 +113,35 @@ class Keeper:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for _ in range(LOOKS):
                 led = map(Aim(asked, shift, gain, glasses).lead, latents)
-                seen = [x for x in pool.map(self._read, led) if x is not None]
+                seen = [x for x in pool.map(self._read, led, source.views) if x is not None]
                 if not seen:
                     break  # the gate will not let such a face through
-                embedding, look, chin, brow = (np.mean(part, axis=0) for part in zip(*seen, strict=True))
+                means = (np.mean(part, axis=0) for part in zip(*seen, strict=True))
+                embedding, look, chin, brow, turned = means
                 found = bank.read(embedding / np.linalg.norm(embedding), look).labels
                 lacking = missing(wanted, found)
                 if wanted[BEARD] > BEARDED:
                     lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
                 if code.refused:
                     lacking[:BEARD] = 0
-                shift += lacking @ bank.w_slopes
+                shift += lacking @ bank.w_slopes - turned @ turn_slopes()
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
         return Aim(asked, shift, gain, glasses)
 
     def _mapped(self, view: View, asked: Float) -> Float:
         return self._latent(as_input(view.crop), asked, view.blendshapes, view.landmarks)
 
-    def _read(self, w: Float) -> tuple[Float, Float, float, float] | None:
-        """Return embedding, look and shade of chin and brows of what w shows, if that is a face."""
+    def _read(self, w: Float, view: View) -> tuple[Float, Float, float, float, Float] | None:
+        """Return embedding, look, shade of chin and brows, and the false turn, of what w shows, if a face."""
         picture = self._picture(w)
         (mesh,) = self._landmarker(picture, [FACE_BOX * np.float32(len(picture))])
         if mesh is None:
             return None
         landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
-        return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks)
+        unit = (landmarks + np.float32(0.5)) / np.float32(len(picture))
+        turned = turned_too_far(unit, view.landmarks, self._pose)
+        return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks), turned
 
 
 def missing(wanted: Float, found: Float) -> Float:

@@ -26,6 +26,10 @@ W_SPREAD = 0.47
 
 
 POSE_SIZE, GAZE_SIZE = 3, 4
+TURN_SIZE = 2
+"""Pitch and yaw; crops are aligned, so that there is no roll."""
+MAX_TURN = 3.0
+"""Largest standardised pitch and yaw that are made good: 21 and 37 degrees."""
 MAX_GAZE = 4.0
 """Largest standardised iris offset."""
 EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
@@ -79,6 +83,27 @@ class Geometry(nn.Module):
         return torch.cat([self.pose(landmarks), self.gaze(landmarks)], 1)
 
 
+class Turn(nn.Module):
+    """What of pitch and yaw the layers of the mapper do not pass on, made good along the slopes of w.
+
+    Fitted by :mod:`vidanon.training.turn`: ``slopes`` is the change of w that turns a picture by one degree,
+    ``lack`` the degrees that are missing per unit of standardised pitch and yaw.
+    """
+
+    slopes: Tensor
+    lack: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("slopes", torch.zeros(TURN_SIZE, W_SIZE))
+        self.register_buffer("lack", torch.zeros(TURN_SIZE))
+
+    def forward(self, pose: Tensor) -> Tensor:
+        """Return what is added to w, (n, 512), for standardised rotation vectors (n, 3)."""
+        lacking = pose[:, :TURN_SIZE].clamp(-MAX_TURN, MAX_TURN) * self.lack
+        return lacking @ self.slopes
+
+
 class Mapper(nn.Module):
     """Four linear layers with leaky ReLU from the joint code to one w for all layers of the generator."""
 
@@ -90,6 +115,7 @@ class Mapper(nn.Module):
         sizes = (joint, width, width, width, W_SIZE)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.register_buffer("w_mean", torch.zeros(W_SIZE))
+        self.turn = Turn()
 
     def forward(self, identity: Tensor, attributes: Tensor, told: Tensor) -> Tensor:
         """Map a joint code to a latent.
@@ -105,7 +131,8 @@ class Mapper(nn.Module):
         x = torch.cat([identity * math.sqrt(EMBEDDING_SIZE), attributes, told], 1)
         for i, layer in enumerate(self.layers):
             x = layer(nn.functional.leaky_relu(x, 0.2) if i else x)
-        return self.w_mean + W_SPREAD * x
+        turn: Tensor = self.turn(told[:, BLENDSHAPE_COUNT:])
+        return self.w_mean + W_SPREAD * x + turn
 
 
 class AttributeMapper(nn.Module):

@@ -1,4 +1,4 @@
-"""Read weights that vidanon's own training code wrote."""
+"""Weights that vidanon's own training code makes, as files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from vidanon.errors import ModelsError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from vidanon.networks.mapper import AttributeMapper
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -40,3 +42,17 @@ def take_weights(module: nn.Module, path: Path) -> None:
         module.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise ModelsError(f"{path}: does not fit this version of vidanon; train it again") from error
+
+
+def save_weights(module: AttributeMapper, path: Path) -> None:
+    """Write attribute encoder and mapper as the package ships them: float16, statistics and units float32."""
+    from safetensors.torch import save_file
+
+    exact = ("running_mean", "running_var", "blendshape_", "w_mean", "geometry.", "turn.")
+    state: dict[str, Tensor] = {}
+    for name, x in module.state_dict().items():
+        keep = not x.is_floating_point() or any(mark in name for mark in exact)
+        state[name] = x.contiguous().cpu() if keep else x.half().contiguous().cpu()
+    part = path.with_suffix(".part")
+    save_file(state, part)
+    part.replace(path)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidanon.measures import HeadPose
+from vidanon.stages.head_pose import HeadPose
 from vidanon.training.config import Losses
 from vidanon.training.data import Samples
 from vidanon.training.losses import Batch, LossTerms

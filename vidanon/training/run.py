@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vidanon.measures import HeadPose
 from vidanon.models.registry import ModelStore
+from vidanon.networks.weights import save_weights
+from vidanon.stages.head_pose import HeadPose
 from vidanon.training.config import Stage, TrainConfig
 from vidanon.training.data import (
     FaceReader,
@@ -32,6 +33,7 @@ from vidanon.training.sheet import draw_sheet
 from vidanon.training.surrogate import Surrogate, explained, train_surrogate
 from vidanon.training.trainer import Reader, Report, Spread, Trainer
 from vidanon.training.traits import TraitSpace
+from vidanon.training.turn import TurnReader, fit_turn
 
 HELD_OUT_SEED_OFFSET = 10_000
 MADE_SEED_OFFSET = 20_000
@@ -114,7 +116,10 @@ class Run:
                 surrogate = self._surrogate(name, samples, space, held_out)
             reader = self._trait_reader(stage, space, surrogate)
             self._train(trainer, self._feeder(samples, space), reader, held_out)
-        draw_sheet(trainer.result, held_out, self.models, self.folder.root / "sheet-last.png")
+        mapper = deepcopy(trainer.result).cpu()
+        fit_turn(mapper, drawn, TurnReader(self.models, self._face_reader(), self.workers))
+        save_weights(mapper, self.folder.weights)
+        draw_sheet(mapper, held_out, self.models, self.folder.root / "sheet-last.png")
         return self.folder.weights
 
     def _feeder(self, samples: Samples, space: TraitSpace) -> Feeder:
@@ -138,12 +143,16 @@ class Run:
         folder = self.folder.data(kind)
         total = -(-count // self.config.data.shard)
         missing = missing_shards(folder, total)
-        if missing and self._reader is None:
-            self._reader = FaceReader(self.models, self.workers)
-        if missing and self._reader is not None:
-            for i, _ in enumerate(make_shards(folder, missing, latents, self._reader, self.workers)):
+        if missing:
+            shards = make_shards(folder, missing, latents, self._face_reader(), self.workers)
+            for i, _ in enumerate(shards):
                 self.progress(f"samples ({kind})", total - len(missing) + i + 1, total, {})
         return load_samples(folder, total)
+
+    def _face_reader(self) -> FaceReader:
+        if self._reader is None:
+            self._reader = FaceReader(self.models, self.workers)
+        return self._reader
 
     def _space(self, samples: Samples) -> TraitSpace:
         space = TraitSpace()
@@ -209,24 +218,10 @@ class Run:
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save(self.folder.checkpoint)
-        save_weights(trainer, self.folder.weights)
+        save_weights(trainer.result, self.folder.weights)
 
 
 def mean_of(steps: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every loss over the steps that had it."""
     names = {name for losses in steps for name in losses}
     return {name: float(np.mean([x[name] for x in steps if name in x])) for name in sorted(names)}
-
-
-def save_weights(trainer: Trainer, path: Path) -> None:
-    """Write the averaged networks as the package ships them: float16, statistics and units float32."""
-    from safetensors.torch import save_file
-
-    exact = ("running_mean", "running_var", "blendshape_", "w_mean", "geometry.")
-    state: dict[str, Tensor] = {}
-    for name, x in trainer.result.state_dict().items():
-        keep = not x.is_floating_point() or any(mark in name for mark in exact)
-        state[name] = x.contiguous().cpu() if keep else x.half().contiguous().cpu()
-    part = path.with_suffix(".part")
-    save_file(state, part)
-    part.replace(path)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidanon.geometry import apply_each, unit_crop_from_frame
-from vidanon.measures import HeadPose
 from vidanon.networks.mapper import GAZE_SIZE, POSE_SIZE, Geometry, gaze_offsets
+from vidanon.stages.head_pose import HeadPose
 from vidanon.training.data import PICTURE_PX, Samples
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Float
 

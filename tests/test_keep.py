@@ -76,7 +76,7 @@ def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
         w = bench.latent(aim.asked, subject)
         found.append([reading(bench, bank, x) for x in (w, aim.lead(w), refused.lead(w))])
     before, after, plain = np.mean(found, axis=0)
-    assert abs(after[AGE] - wanted[AGE]) < abs(before[AGE] - wanted[AGE]) - 0.03
+    assert abs(after[AGE] - wanted[AGE]) < abs(before[AGE] - wanted[AGE]) - 0.05
     assert abs(plain[AGE] - wanted[AGE]) > abs(after[AGE] - wanted[AGE]) + 0.02
     assert min(after[BEARD], plain[BEARD]) > before[BEARD] + 0.2
 

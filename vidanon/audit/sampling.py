@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vidanon.recognisers import DLIB, EDGEFACE, SFACE, margins_of
+from vidanon.recognisers import margins_of
 from vidanon.tally import FacePair
 from vidanon.types import Track
 
@@ -25,7 +25,7 @@ NEIGHBOUR_EVERY = 3
 """Every so many samples, the next frame is judged too: stability and flicker need two in a row."""
 RUN_SAMPLES = 4
 """Between two masks, a face that shows is looked at so often, where it shows for so long."""
-NEAR = {SFACE: 0.12, EDGEFACE: 0.12, DLIB: 0.12}
+NEAR = 0.12
 """A face that comes so near the threshold may cross it a few frames away: dlib's distance of a small, turned
 face moves by .11 from one frame to the next in one case of twenty. With .08 for SFace three frames of a face
 of 30 px in poor light were missed."""
@@ -70,7 +70,7 @@ def _runs(frames: set[int]) -> list[range]:
 
 def nearness_of(pair: FacePair) -> float:
     """Return how near a face comes to the line: 1 on it, 0 at the distance from which nobody looks closer."""
-    return max(1 - margin / NEAR[recogniser] for recogniser, margin in margins_of(pair.scores).items())
+    return max(1 - margin / NEAR for margin in margins_of(pair.scores).values())
 
 
 def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:

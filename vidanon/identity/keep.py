@@ -140,8 +140,7 @@ class Keeper:
             return None
         landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
-        unit = (landmarks + np.float32(0.5)) / np.float32(len(picture))
-        turned = turned_too_far(unit, view.landmarks, self._pose)
+        turned = turned_too_far(landmarks, len(picture), view.landmarks, self._pose)
         return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks), turned
 
 

@@ -19,11 +19,11 @@ from vidanon.models.registry import ModelStore
 from vidanon.networks.mapper import TURN_SIZE, AttributeMapper, load_attribute_mapper
 from vidanon.networks.weights import save_weights
 from vidanon.stages.head_pose import HeadPose
+from vidanon.training.config import DataConfig
 from vidanon.training.data import FaceReader, LatentSource, Samples, join
 from vidanon.training.traits import rotation_vectors
 from vidanon.types import Float
 
-TRUNCATION = (0.5, 1.0)
 DRAWN, SEED = 4000, 77
 CROSSED = 1000
 """Faces whose attributes are given to another person."""
@@ -102,7 +102,7 @@ def main() -> None:
     models = ModelStore()
     reader = FaceReader(models, options.workers)
     with ThreadPoolExecutor(options.workers) as pool:
-        drawn = pool.map(reader.read, LatentSource(models, TRUNCATION, SEED).draw(0, DRAWN))
+        drawn = pool.map(reader.read, LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN))
         samples = join([face for face in drawn if face is not None])
     mapper = load_attribute_mapper(options.weights)
     fit_turn(mapper, samples, TurnReader(models, reader, options.workers))

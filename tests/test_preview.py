@@ -18,12 +18,12 @@ from vidanon.audit.preview import (
     prefer_where_it_failed,
     preview_frames,
 )
-from vidanon.audit.reduced import reduced
 from vidanon.geometry import apply
 from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import load_bank
 from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
+from vidanon.stages.reduced import reduced
 from vidanon.stages.synthesize import crop_face
 from vidanon.types import Frame, Plan, Track
 

@@ -19,7 +19,7 @@ from vidanon.redraw import context
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import gate, synthesize
-from vidanon.stages.workers import ordered_map
+from vidanon.stages.workers import ordered_map, windowed
 from vidanon.types import Float, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 
@@ -48,7 +48,7 @@ def test_an_error_in_a_worker_reaches_the_caller() -> None:
 
 @given(st.integers(0, 30), st.integers(1, 5))
 def test_every_item_is_a_centre_once_with_all_its_neighbours(count: int, reach: int) -> None:
-    seen = list(render._windowed(range(count), reach, lambda w, c: (w[c], list(w))))  # type: ignore[arg-type,return-value,misc]
+    seen = list(windowed(range(count), reach, lambda w, c: (w[c], list(w))))
     assert [center for center, _ in seen] == list(range(count))
     for center, window in seen:
         wanted = set(range(max(0, center - reach), min(count, center + reach + 1)))
@@ -139,8 +139,8 @@ def test_a_generator_that_returns_noise_is_never_shown(monkeypatch: pytest.Monke
     renderer = render.Renderer(plan, Settings(), ModelStore(), summary)
     image = np.random.default_rng(2).integers(0, 255, (100, 100, 3), dtype=np.uint8)
     frames = (render.Frame(index, index, image) for index in range(count))
-    smoothed = render._windowed((renderer.encode_attributes(f) for f in frames), 3, renderer.smooth)
-    decided = render._windowed((renderer.generate(w) for w in smoothed), gate.HOLD_FRAMES, renderer.decide)
+    smoothed = windowed((renderer.encode_attributes(f) for f in frames), 3, renderer.smooth)
+    decided = windowed((renderer.generate(w) for w in smoothed), gate.HOLD_FRAMES, renderer.decide)
     for work in decided:
         out = renderer.composite(work).image
         assert not work.faces[0].show

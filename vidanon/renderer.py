@@ -14,21 +14,23 @@ import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidanon.errors import SettingsError
-from vidanon.geometry import apply, apply_each
+from vidanon.geometry import apply, apply_each, invert
+from vidanon.identity.bend import Draw, find_bend
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
-from vidanon.stages.workers import one_thread_each, ordered_map
+from vidanon.stages.head_pose import HeadPose
+from vidanon.stages.workers import one_thread_each, ordered_map, windowed
 from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ Progress = Callable[[int, int], None]
 
 KEEPER_EXIT_PX = 128
 """So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
+BEND_EXIT_PX = 256
+"""No larger are the faces drawn in which it is seen how heads are turned."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
@@ -84,12 +88,15 @@ class Renderer:
 
         device = resolve_device(settings.runtime.device)
         self._plan, self._settings, self._summary = plan, settings, summary
+        self._workers = settings.runtime.workers
         self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
         self._landmarker = Landmarker(models, settings.runtime.workers)
         self._models = models
         self._aims: dict[tuple[int, tuple[str, int]], Aim] = {}
         self._aiming = threading.Lock()
-        self._part_reader = segment.PartReader(models, device, settings.runtime.workers)
+        self._bends: dict[tuple[int, tuple[str, int]], Float] | None = {}
+        self._bending = threading.Lock()
+        self._part_reader = segment.PartReader(models, device, self._workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
@@ -105,8 +112,12 @@ class Renderer:
                 self._synthesizer.prepare(self._exits[track.id], close_up)
 
     def previewing(self, identities: dict[int, IdentityCode], exit_px: int) -> Renderer:
-        """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``."""
+        """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``.
+
+        It does not bend them: by how much takes as long as to draw some frames, and hides nobody.
+        """
         twin = copy.copy(self)
+        twin._bends = None
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         twin._prepare()
@@ -133,6 +144,42 @@ class Renderer:
                 self._aims[key] = self._keeper.aim(code, self._plan.sources.get(person))
             return self._aims[key]
 
+    def _bend(self, person: int) -> Float | None:
+        """Return how somebody's new face is bent, unit crops; found out when it is first asked for."""
+        source = self._plan.sources.get(person)
+        if self._bends is None or source is None:
+            return None
+        key = person, self._plan.identities[person].drawn_as
+        with self._bending:
+            if key not in self._bends:
+                draw = self._on_scenes(person, source.scenes)
+                self._bends[key] = find_bend(
+                    draw, source.scenes, self._landmarker, HeadPose(self._models), self._workers
+                )
+            return self._bends[key]
+
+    def _on_scenes(self, person: int, scenes: tuple[tuple[Frame, Track], ...]) -> Draw:
+        """Return what draws somebody's new face on frames with who is replaced, again and again."""
+        twin = copy.copy(self)
+        tracks = [replace(track, id=number, start=number) for number, (_, track) in enumerate(scenes)]
+        twin._plan, twin._summary = replace(self._plan, tracks=tuple(tracks)), RenderSummary()
+        exit_px = max(self._exits[track.id] for track in self._plan.tracks if track.person == person)
+        twin._exits = {track.id: min(exit_px, BEND_EXIT_PX) for track in tracks}
+        twin._close_ups = {track.id: _close_ups(track) for track in tracks}
+        twin._prepare()
+        frames = [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)]
+
+        @cache
+        def made(number: int) -> _Face:
+            work = twin.generate(twin.encode_attributes(frames[number]))
+            return work.faces[number]
+
+        def draw(number: int, bend: Float) -> UInt8 | None:
+            image, face = frames[number].image.copy(), made(number)
+            return image if face.passes and twin._draw(image, face, bend) else None
+
+        return draw
+
     def counting_anew(self) -> Renderer:
         """Return a renderer that shares the networks and has a summary of its own."""
         twin = copy.copy(self)
@@ -158,7 +205,7 @@ class Renderer:
             What was drawn.
         """
         summary, total = self._summary, self._plan.frames if span is None else len(span)
-        with ThreadPoolExecutor(self._settings.runtime.workers) as pool, one_thread_each():
+        with ThreadPoolExecutor(self._workers) as pool, one_thread_each():
             for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
                     encoder.write(frame)
@@ -177,12 +224,12 @@ class Renderer:
         self, pool: ThreadPoolExecutor, frames: Iterable[Frame], span: range | None
     ) -> Iterator[tuple[Frame, dict[int, _Face]]]:
         """Yield each frame (of the span) with what was drawn in it, by track."""
-        ahead = self._settings.runtime.workers + 1
+        ahead = self._workers + 1
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
-        smoothed = _windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
-        marked = _windowed(smoothed, 1, self.mark)
-        generated = _windowed(ordered_map(pool, self.generate, marked, ahead), 1, self.fill_in)
-        decided = _windowed(generated, gate.HOLD_FRAMES, self.decide)
+        smoothed = windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
+        marked = windowed(smoothed, 1, self.mark)
+        generated = windowed(ordered_map(pool, self.generate, marked, ahead), 1, self.fill_in)
+        decided = windowed(generated, gate.HOLD_FRAMES, self.decide)
 
         def finish(work: _Work) -> tuple[Frame, dict[int, _Face]]:
             return self.composite(work), work.faces
@@ -306,20 +353,23 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not (face.show and self._draw(image, face)):
+                if not (face.show and self._draw(image, face, self._bend(face.track.person))):
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
 
-    def _draw(self, image: UInt8, face: _Face) -> bool:
+    def _draw(self, image: UInt8, face: _Face, bend: Float | None) -> bool:
+        """Draw the new face; say whether it could be. ``bend``: float32 (478, 2), in the unit crop."""
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
         region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return False
-        target = warp.target_landmarks(face.landmarks, source)
-        warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         crop_from_frame = face.track.crop_from_frame[face.offset]
+        if bend is not None:
+            bend = bend @ invert(crop_from_frame)[:, :2].T
+        target = warp.target_landmarks(face.landmarks, source, bend)
+        warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         blend.blend(
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
@@ -339,24 +389,6 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
 def _close_ups(track: Track) -> Bool:
     """Return, by offset, of which new faces a close-up is enough."""
     return synthesize.fit_close_up(apply_each(track.crop_from_frame, blend.outline(track.landmarks)))
-
-
-def _windowed(
-    items: Iterable[_Work], reach: int, center_of: Callable[[list[_Work], int], _Work]
-) -> Iterator[_Work]:
-    """Yield ``center_of(window, centre)`` per item; a window holds ``reach`` neighbours on each side."""
-    window: list[_Work] = []
-    center = 0
-    for item in items:
-        window.append(item)
-        if len(window) - 1 - center >= reach:
-            yield center_of(window, center)
-            center += 1
-            if center > reach:
-                window.pop(0)
-                center -= 1
-    for index in range(center, len(window)):
-        yield center_of(window, index)
 
 
 def render(

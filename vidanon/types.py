@@ -195,11 +195,13 @@ class Source:
         embedding: float32 (128,), unit length, mean SFace embedding.
         look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder`.
         views: the frames in which the face is seen most from the front.
+        scenes: more of such frames, as far as they show this face, with the track of that frame alone.
     """
 
     embedding: Float
     look: Float
     views: tuple[View, ...]
+    scenes: tuple[tuple[Frame, Track], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

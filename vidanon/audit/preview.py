@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vidanon.audit.reduced import reduced
 from vidanon.geometry import apply
 from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import Reading, load_bank
@@ -23,6 +22,7 @@ from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import chin_shade
 from vidanon.identity.views import evenly, places_of
 from vidanon.networks.runtime import resolve_device
+from vidanon.stages.reduced import reduced
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vidanon.geometry import apply, picture_from_unit
 from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
@@ -125,7 +126,8 @@ class Keeper:
                     lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
                 if code.refused:
                     lacking[:BEARD] = 0
-                shift += lacking @ bank.w_slopes - turned @ turn_slopes()
+                slopes = turn_slopes()
+                shift += lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
         return Aim(asked, shift, gain, glasses)
 
@@ -140,7 +142,8 @@ class Keeper:
             return None
         landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
-        turned = turned_too_far(landmarks, len(picture), view.landmarks, self._pose)
+        wanted = apply(picture_from_unit(len(picture)), view.landmarks)
+        turned = turned_too_far(landmarks, wanted, (len(picture),) * 2, self._pose)
         return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks), turned
 
 

@@ -19,6 +19,7 @@ from vidanon.identity.look import LookEncoder
 from vidanon.identity.views import evenly, frontality, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.decode import Decoder
+from vidanon.stages.reduced import cut_out
 from vidanon.stages.synthesize import cut_face
 from vidanon.types import Float, Frame, Plan, Source, Track, View
 
@@ -30,6 +31,8 @@ SAMPLES = 12
 """Frames, evenly taken, in which a person is looked at."""
 VIEWS = 3
 """So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
+SCENES = 8
+"""In so many of them it is seen how a head with a new face is turned."""
 
 
 class _Sample(NamedTuple):
@@ -37,6 +40,7 @@ class _Sample(NamedTuple):
     embedding: Float
     look: Float
     view: View
+    scene: tuple[Frame, Track]
 
 
 def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
@@ -74,14 +78,19 @@ def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sam
         blendshapes=np.nan_to_num(track.blendshapes[row].astype(np.float32)),
         landmarks=apply(crop_from_frame, landmarks),
     )
-    return _Sample(frontality(landmarks), embed(frame.image, landmarks), look(frame.image, landmarks), view)
+    scene = cut_out(frame, track)
+    return _Sample(
+        frontality(landmarks), embed(frame.image, landmarks), look(frame.image, landmarks), view, scene
+    )
 
 
 def _source(samples: list[_Sample]) -> Source:
     total = np.sum([sample.embedding for sample in samples], axis=0)
-    front = sorted(samples, key=lambda sample: -sample.frontality)[:VIEWS]
+    samples = sorted(samples, key=lambda sample: -sample.frontality)
+    front = samples[:VIEWS]
     return Source(
         embedding=np.asarray(total / np.linalg.norm(total), np.float32),
         look=np.asarray(np.mean([sample.look for sample in front], axis=0), np.float32),
         views=tuple(sample.view for sample in front),
+        scenes=tuple(sample.scene for sample in samples[:SCENES]),
     )

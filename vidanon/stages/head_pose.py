@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class HeadPose:
-    """Head rotation from face landmarks by MediaPipe's canonical face and a pinhole camera."""
+    """Head rotation from face landmarks by MediaPipe's canonical face and a pinhole camera.
+
+    Attributes:
+        points: float32 (468, 3), of the canonical face, see :func:`canonical_face`.
+    """
 
     def __init__(self, models: ModelStore) -> None:
-        self._points = canonical_face(models.path("face-landmarker"))
+        self.points = canonical_face(models.path("face-landmarker"))
         # The points that hardly move with expression: brow ridge, eye corners, nose bridge and base, temples.
         self._ids = [6, 168, 197, 195, 5, 4, 2, 98, 327, 33, 133, 263, 362, 127, 356, 234, 454, 10, 67, 297]
 
@@ -30,7 +34,7 @@ class HeadPose:
         # MediaPipe's own camera: 63 degrees vertical field of view.
         focal = height / (2 * np.tan(np.radians(63 / 2)))
         camera = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-        model, seen = self._points[self._ids].astype(np.float64), landmarks[self._ids].astype(np.float64)
+        model, seen = self.points[self._ids].astype(np.float64), landmarks[self._ids].astype(np.float64)
         _, turn, shift = cv2.solvePnP(model, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         _, turn, _ = cv2.solvePnP(model, seen, camera, None, turn, shift, True, cv2.SOLVEPNP_ITERATIVE)
         return np.asarray(cv2.Rodrigues(turn)[0], np.float32)

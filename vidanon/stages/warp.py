@@ -50,12 +50,13 @@ EYE_MARGIN = 0.4  # of the eye's width
 IRIS_POINTS = [*IRISES, *IRIS_RINGS[0], *IRIS_RINGS[1]]
 
 
-def target_landmarks(generated: Float, source: Float) -> Float:
+def target_landmarks(generated: Float, source: Float, bend: Float | None = None) -> Float:
     """Place the new person's landmarks in the frame: own shape, source's pose and expression.
 
     Args:
         generated: float32 (478, 2), landmarks of the generated picture, picture pixels.
         source: float32 (478, 2), landmarks of the real face, frame pixels.
+        bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.bend`.
 
     Returns:
         float32 (478, 2), frame pixels.
@@ -65,6 +66,8 @@ def target_landmarks(generated: Float, source: Float) -> Float:
     follow = np.full((len(placed), 1), FOLLOW_POSE, np.float32)
     follow[list(FACE_OVAL)] = FOLLOW_OUTLINE
     target = (placed + follow * (source - placed)).astype(np.float32)
+    if bend is not None:
+        target += bend
     _look_the_same_way(target, placed, source)
     return target
 

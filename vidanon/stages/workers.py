@@ -32,6 +32,22 @@ def ordered_map(
     _trim_memory()
 
 
+def windowed(items: Iterable[In], reach: int, center_of: Callable[[list[In], int], Out]) -> Iterator[Out]:
+    """Yield ``center_of(window, centre)`` per item; a window holds ``reach`` neighbours on each side."""
+    window: list[In] = []
+    center = 0
+    for item in items:
+        window.append(item)
+        if len(window) - 1 - center >= reach:
+            yield center_of(window, center)
+            center += 1
+            if center > reach:
+                window.pop(0)
+                center -= 1
+    for index in range(center, len(window)):
+        yield center_of(window, index)
+
+
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Keep OpenCV and the matrix products of numpy from starting threads: the workers fill the cores.

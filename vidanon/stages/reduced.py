@@ -1,4 +1,4 @@
-"""One frame with the faces in it, made smaller for what is only looked at on some hundred pixels."""
+"""A frame with its faces, or a part with one of them, made smaller for what looks at a few hundred pixels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from vidanon.types import Float, Frame, Track
 
 SIDE_PX = 320
 """The crop of the smallest face keeps so many pixels; recognisers look at 112 to 150 of a face's own."""
+MARGIN = 0.25
+"""So much of a crop's side is left around it where a face is cut out; landmarks are read in half of that."""
 
 
 def reduced(frame: Frame, tracks: Sequence[Track]) -> tuple[Frame, list[Track]]:
@@ -37,6 +39,24 @@ def reduced(frame: Frame, tracks: Sequence[Track]) -> tuple[Frame, list[Track]]:
     small_from_frame = np.column_stack([np.diag(ratio), (ratio - 1) / 2]).astype(np.float32)
     small = Frame(frame.index, frame.pts, np.asarray(image, np.uint8))
     return small, [_moved(track, small_from_frame) for track in alone]
+
+
+def cut_out(frame: Frame, track: Track) -> tuple[Frame, Track]:
+    """Return one face of a frame with what surrounds it, as :func:`reduced` returns frames.
+
+    Args:
+        frame: of the video.
+        track: with landmarks in it.
+    """
+    small, (alone,) = reduced(frame, [track])
+    unit = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
+    around = np.float32(0.5) + (1 + 2 * MARGIN) * (unit - np.float32(0.5))
+    corners = apply(invert(alone.crop_from_frame[0]), around)
+    height, width = small.image.shape[:2]
+    x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int), [x0 + 1, y0 + 1], [width, height])
+    cut_from_small = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
+    return replace(small, image=small.image[y0:y1, x0:x1].copy()), _moved(alone, cut_from_small)
 
 
 def _in_frame(track: Track, index: int) -> Track:

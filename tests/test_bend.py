@@ -1,0 +1,182 @@
+"""A head with a new face is seen to be turned as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_cut import cut_sample
+from test_evaluate import model
+
+from vidanon.audit.preview import read_frames
+from vidanon.geometry import apply
+from vidanon.identity.bend import find_bend
+from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
+from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.renderer import Renderer
+from vidanon.rendersummary import RenderSummary
+from vidanon.settings import load_settings
+from vidanon.stages.head_pose import HeadPose, angle_deg
+from vidanon.stages.landmark import Landmarker, mesh_box, tilt_of_mesh
+from vidanon.stages.reduced import cut_out
+from vidanon.stages.warp import target_landmarks
+from vidanon.types import Float, Frame, Plan, Track, UInt8
+
+FRAMES = 12
+CM_IN_CROP = 24.0
+"""What the side of a crop shows of a head."""
+TURN = st.floats(-8, 8, width=32)
+
+
+def turn(*degrees: float) -> Float:
+    return np.asarray(cv2.Rodrigues(np.radians(degrees))[0], np.float32)
+
+
+def aligned(pose: HeadPose, rotation: Float) -> Float:
+    """Landmarks (478, 2) of the canonical face, turned, seen from far away, in the unit crop."""
+    seen = np.concatenate([pose.points @ rotation.T, np.zeros((10, 3), np.float32)])
+    return np.asarray(seen[:, :2] / CM_IN_CROP + 0.5, np.float32)
+
+
+@given(pitch=TURN, yaw=TURN, roll=TURN, head_yaw=st.floats(-40, 40, width=32))
+def test_landmarks_move_as_those_of_a_head_that_turns(
+    pitch: float, yaw: float, roll: float, head_yaw: float
+) -> None:
+    pose = HeadPose(ModelStore())
+    before, after = (aligned(pose, x @ turn(0, head_yaw, 0)) for x in (turn(0, 0, 0), turn(pitch, yaw, roll)))
+    moved = moved_back(before, -np.array([pitch, yaw, roll], np.float32), pose)
+    wanted = (after - before)[:468]
+    wanted = wanted - wanted.mean(axis=0)
+    largest = float(np.abs(wanted).max())
+    assert np.abs(moved[:468] - wanted).max() <= 0.3 * largest + 1e-3, "but for perspective"
+    assert not moved[468:].any(), "irises have their place between the corners of the eyes"
+    assert np.abs(moved[:468].mean(axis=0)).max() < 1e-6, "the face as a whole stays where it is"
+
+
+class _Scripted:
+    """A landmarker that sees a new face turned by some degrees more than it is drawn."""
+
+    def __init__(self, source: Float, pose: HeadPose, extra: Float, effect: float) -> None:
+        self._source, self._pose, self._extra, self._effect = source, pose, extra, effect
+
+    def __call__(self, image: UInt8, boxes: object, tilts: object) -> list[tuple[Float, Float] | None]:
+        shown, bent = int(image[0, 0, 0]), float(image[0, 0, 1]) - 128
+        if not shown:
+            return [(self._source, np.zeros(52, np.float32))]
+        left = self._extra[0] - self._effect * bent / 10
+        turned = turn(left, 0, 0)
+        size = len(image)
+        return [(aligned(self._pose, turned) * size - np.float32(0.5), np.zeros(52, np.float32))]
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.7, 1.0])
+def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(effect: float) -> None:
+    pose, size, extra = HeadPose(ModelStore()), 256, 3.0
+    unit = aligned(pose, np.eye(3, dtype=np.float32))
+    source = unit * np.float32(size) - np.float32(0.5)
+    frame = Frame(0, 0, np.zeros((size, size, 3), np.uint8))
+    track = Track(
+        id=0,
+        person=0,
+        start=0,
+        boxes=mesh_box(source)[None],
+        scores=np.ones(1, np.float32),
+        origin=np.zeros(1, np.uint8),
+        landmarks=source[None],
+        blendshapes=np.zeros((1, 52), np.float32),
+        crop_from_frame=np.array([[[1 / size, 0, 0.5 / size], [0, 1 / size, 0.5 / size]]], np.float32),
+    )
+
+    def nod(bend: Float) -> float:
+        """How far a bend turns a head back."""
+        shown = apply(np.array([[size, 0, -0.5], [0, size, -0.5]], np.float32), unit + bend)
+        return -float(turned_too_far(shown.astype(np.float32), source, (size, size), pose)[0])
+
+    def draw(number: int, bend: Float) -> UInt8:
+        # The picture tells the landmarker how far it was bent.
+        return np.full((size, size, 3), (1, np.clip(round(128 + 10 * nod(bend)), 0, 255), 0), np.uint8)
+
+    landmarker = _Scripted(source, pose, np.array([extra, 0, 0], np.float32), effect)
+    bend = find_bend(draw, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    assert abs(extra - effect * nod(bend)) < 0.45 * extra
+
+    nothing = find_bend(lambda number, bend: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    assert not nothing.any(), "a face that is never shown is not bent"
+    assert not find_bend(draw, [], landmarker, pose, 1).any()  # type: ignore[arg-type]
+
+
+def test_a_failed_landmarker_bends_nothing_out_of_shape() -> None:
+    pose = HeadPose(ModelStore())
+    unit = aligned(pose, np.eye(3, dtype=np.float32))
+    turned = turned_too_far(unit[:, ::-1].copy() * 256, unit * 256, (256, 256), pose)
+    assert np.abs(turned).max() <= MOST_DEG
+    assert np.abs(moved_back(unit, turned, pose)).max() < 0.1
+
+
+def test_a_bend_moves_landmarks_and_leaves_gaze_alone() -> None:
+    pose = HeadPose(ModelStore())
+    source = aligned(pose, np.eye(3, dtype=np.float32)) * 200
+    source[468:473], source[473:] = source[[33, 133]].mean(axis=0), source[[362, 263]].mean(axis=0)
+    bend = moved_back(source / 200, np.array([3, 0, 0], np.float32), pose) * 200
+    straight, bent = target_landmarks(source, source), target_landmarks(source, source, bend)
+    np.testing.assert_allclose(bent[:468] - straight[:468], bend[:468], atol=1e-3)
+    for iris, corners in ((468, (33, 133)), (473, (362, 263))):
+        place = [points[iris] - points[list(corners)].mean(axis=0) for points in (straight, bent)]
+        np.testing.assert_allclose(place[0], place[1], atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few frames of a real person."""
+    return cut_sample(tmp_path_factory.mktemp("bend") / "clip.mp4", 0, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def plan(clip: Path) -> Plan:
+    model("face-landmarker")
+    return analyse(clip, load_settings(None, []), ModelStore())
+
+
+def test_heads_of_a_real_video_are_seen_to_be_turned_as_they_were(clip: Path, plan: Plan) -> None:
+    models, settings, track = ModelStore(), load_settings(None, ["render.exit_px=256"]), plan.tracks[0]
+    landmarker, pose = Landmarker(models, 2), HeadPose(models)
+    frames = read_frames(clip, {1, 4, 7, 10})
+
+    def turned(image: UInt8, frame: Frame) -> Float:
+        near = track.landmarks[frame.index - track.start].astype(np.float32)
+        (mesh,) = landmarker(image, [mesh_box(near)], [tilt_of_mesh(near)])
+        assert mesh is not None
+        return pose(mesh[0], image.shape[1], image.shape[0])
+
+    errors = []
+    for code in plan.spares[0][:6]:
+        drawn = replace(plan, identities={0: code})
+        bent = Renderer(drawn, settings, models, RenderSummary())
+        straight = bent.previewing(drawn.identities, 256)
+        for frame in frames:
+            images = [renderer.still(frame, {track.id}) for renderer in (straight, bent)]
+            if all(shown for _, shown in images):
+                before = turned(frame.image, frame)
+                errors.append([angle_deg(before, turned(image, frame)) for image, _ in images])
+    assert len(errors) > 12
+    without, with_bend = np.mean(errors, axis=0)
+    assert with_bend < without - 0.1 and with_bend < 1.6
+
+
+def test_what_surrounds_a_face_is_cut_out_with_it(clip: Path, plan: Plan) -> None:
+    (frame,), track = read_frames(clip, {5}), plan.tracks[0]
+    small, alone = cut_out(frame, track)
+    assert small.image.size < frame.image.size and len(alone) == 1 and alone.start == 5
+    row, height, width = 5 - track.start, *small.image.shape[:2]
+    crops = [
+        apply(x.crop_from_frame[n], x.landmarks[n].astype(np.float32)) for x, n in ((track, row), (alone, 0))
+    ]
+    np.testing.assert_allclose(crops[0], crops[1], atol=0.01)
+    inside = alone.landmarks[0].astype(np.float32)
+    assert (inside > 0).all() and (inside < [width, height]).all()

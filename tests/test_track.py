@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidanon.stages.smooth import fill_meshes, short_gaps, smooth, smooth_landmarks
-from vidanon.stages.track import CutFinder, Sighting, Tracker, densify, drop_duplicates, link
+from vidanon.stages.track import CutFinder, Sighting, Tracker, densify, drop_duplicates, link, waits_at_border
 from vidanon.types import Face, Origin
 
 
 def face(x, y=50.0, side=40.0, score=0.9, landmarks=None):
     box = np.array([x, y, x + side, y + side], np.float32)
     return Face(box, score, landmarks, None if landmarks is None else np.zeros(52, np.float32))
+
+
+SIZE = (640, 360)
 
 
 def mesh(x, y=50.0, side=40.0):
@@ -33,10 +36,42 @@ def tracks_of(frames, max_gap=5, cuts=()):
     return tracker.finish()
 
 
+@pytest.mark.parametrize(("start", "step"), [(180, 8), (260, 20), (20, -8), (40, -12)])
+def test_who_is_lost_at_the_border_is_covered_there(start, step):
+    """Half a face is hard to find, and may stay where it was seen last."""
+    frames = [[face(start + step * i)] for i in range(4)]
+    (track,) = tracks_of(frames + [[]] * 8)
+    dense = densify(track, 5, 0, 12, (300, 200))
+    assert dense.origin.tolist() == [Origin.DETECTED] * 4 + [Origin.EXTENDED] * 5
+    visible = np.minimum(dense.boxes[:, 2], 300) - np.maximum(dense.boxes[:, 0], 0)
+    assert (visible[4:] >= min(visible[3], 20) - 1e-3).all()
+    assert np.ptp(dense.boxes[:, 2] - dense.boxes[:, 0]) < 1e-3
+    inside = dense.boxes[4:][(dense.boxes[4:, 0] > 0) & (dense.boxes[4:, 2] < 300)]
+    assert all(float(x) % 1 == 0 for x in inside[:, 0]), "where all of it is in view it goes on as it moved"
+
+
+def test_between_two_sightings_at_one_border_it_stays_covered():
+    """A face that stands half outside is lost and found there, for a second at most."""
+    left, back, elsewhere = [face(270 + 5 * i) for i in range(3)], face(275, y=60), face(275, y=140)
+    for later, gap, covered in ((back, 10, 10), (back, 40, 0), (elsewhere, 10, 0), (face(150), 10, 0)):
+        frames = [[x] for x in left] + [[]] * gap + [[later]] * 3
+        tracks = tracks_of(frames, max_gap=3)
+        assert len(tracks) == 2
+        waits = waits_at_border(tracks, 30, (300, 200))
+        assert waits == [covered, 0]
+        dense = densify(tracks[0], 2, 0, len(frames), (300, 200), waits[0])
+        assert dense.start + len(dense.boxes) == 3 + max(covered, 2)
+        assert (dense.boxes[3:, 0] <= 280).all(), "half of it in view"
+    alarm = tracks_of([[left[0]]] + [[]] * 10 + [[back]] * 3, max_gap=3)
+    assert waits_at_border(alarm, 30, (300, 200)) == [0, 0], "what shows once is no reason to wait"
+    cut = tracks_of([[x] for x in left] + [[]] * 10 + [[back]] * 3, max_gap=3)
+    assert len(densify(cut[0], 2, 0, 8, (300, 200), 10).boxes) == 8, "never beyond the shot"
+
+
 def test_a_face_seen_once_is_a_track_with_extended_ends():
     frames = [[]] * 10 + [[face(10, score=0.31)]] + [[]] * 10
     (track,) = tracks_of(frames)
-    dense = densify(track, extend=3, first=0, stop=len(frames))
+    dense = densify(track, extend=3, first=0, stop=len(frames), size=SIZE)
     assert (dense.start, len(dense.boxes)) == (8, 5)
     assert dense.origin.tolist() == [Origin.EXTENDED] * 2 + [Origin.DETECTED] + [Origin.EXTENDED] * 2
 
@@ -44,7 +79,7 @@ def test_a_face_seen_once_is_a_track_with_extended_ends():
 def test_a_short_gap_is_bridged_and_a_long_one_is_not():
     seen = [[face(10 + 2 * i)] for i in range(4)]
     (bridged,) = tracks_of(seen + [[]] * 3 + [[face(24)], [face(26)]])
-    dense = densify(bridged, 0, 0, 9)
+    dense = densify(bridged, 0, 0, 9, size=SIZE)
     assert dense.origin[4:7].tolist() == [Origin.BRIDGED] * 3
     assert dense.boxes[5, 0] == pytest.approx(20, abs=1)
     assert len(tracks_of(seen + [[]] * 8 + [[face(24)]])) == 2
@@ -53,8 +88,8 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not():
 def test_tracks_stop_at_a_cut():
     first, second = tracks_of([[face(10)]] * 6, cuts={3})
     assert (first.last, second.start) == (2, 3)
-    assert densify(first, 5, 0, 3).start == 0
-    assert len(densify(first, 5, 0, 3).boxes) == 3
+    assert densify(first, 5, 0, 3, size=SIZE).start == 0
+    assert len(densify(first, 5, 0, 3, size=SIZE).boxes) == 3
 
 
 def test_two_faces_keep_their_tracks_while_they_move():
@@ -71,7 +106,7 @@ def test_every_sighting_is_in_exactly_one_track(frames):
     tracks = tracks_of(faces)
     assert sum(len(t.sightings) for t in tracks) == sum(len(row) for row in faces)
     for track in tracks:
-        dense = densify(track, 2, 0, len(frames))
+        dense = densify(track, 2, 0, len(frames), size=SIZE)
         assert np.isfinite(dense.boxes).all()
         assert (dense.origin == Origin.DETECTED).sum() == len(track.sightings)
 
@@ -104,7 +139,7 @@ def test_in_a_face_upside_down_a_second_doubtful_one_is_none_and_a_sure_one_is()
 
 def test_a_single_alarm_is_not_drawn_out():
     tracks = tracks_of([[], [], [], [face(10)], [], [], [], []])
-    assert len(densify(tracks[0], 5, 0, 8).boxes) == 5
+    assert len(densify(tracks[0], 5, 0, 8, size=SIZE).boxes) == 5
     assert tracks[0].may_be_recovered()
     tracks[0].add(4, Sighting(face(10, score=0.0)))
     assert not tracks[0].may_be_recovered()

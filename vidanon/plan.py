@@ -33,6 +33,7 @@ from vidanon.stages.track import (
     densify,
     link,
     shot_of,
+    waits_at_border,
 )
 from vidanon.stages.workers import ordered_map
 from vidanon.types import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from vidanon.settings import Settings
 
 SAMPLE_EVERY = 5  # frames between two embeddings of a face
+BORDER_WAIT_S = 1.0  # so long somebody at the border of the frame is covered until found there again
 # Patches of bare skin on the mesh: both cheeks and the middle of the forehead.
 SKIN_POLYGONS = ((50, 101, 36, 205, 187), (280, 330, 266, 425, 411), (109, 10, 338, 337, 9, 108))
 UNKNOWN_SKIN_LAB = (65.0, 12.0, 16.0)  # a medium tone, for a person whose skin was never seen
@@ -275,9 +277,12 @@ def _finish(
         for person in sorted(set(persons))
     }
     times_s = np.array(watcher.times_s, np.float32)
+    size = watcher.info.width, watcher.info.height
+    waits = waits_at_border(tracklets, round(BORDER_WAIT_S * watcher.rate), size)
     tracks: dict[int, list[Track]] = {}
     for number, person in enumerate(persons):
-        tracks.setdefault(person, []).append(_track(number, person, tracklets[number], watcher, settings))
+        track = _track(number, person, tracklets[number], watcher, settings, waits[number])
+        tracks.setdefault(person, []).append(track)
     left = []
     for person, mine in list(tracks.items()):
         seen = profiles[person].embedding if profiles[person].embedding.any() else None
@@ -285,7 +290,6 @@ def _finish(
             left += tracks.pop(person)
             del profiles[person]
     treated = sorted((track for mine in tracks.values() for track in mine), key=lambda track: track.id)
-    size = watcher.info.width, watcher.info.height
     for region in selection.obscured:
         forced = forced_track(len(persons) + len(treated), region, times_s, size)
         if forced is not None:
@@ -294,11 +298,13 @@ def _finish(
     return treated, left, profiles
 
 
-def _track(number: int, person: int, tracklet: Tracklet, watcher: _Watcher, settings: Settings) -> Track:
+def _track(
+    number: int, person: int, tracklet: Tracklet, watcher: _Watcher, settings: Settings, wait: int
+) -> Track:
     """Make the dense, smooth track of a tracklet, and forget the tracklet's sightings."""
     shot = shot_of(tracklet.start, watcher.cuts, watcher.frames)
     extend = round(settings.track.extend_s * watcher.rate)
-    dense = densify(tracklet, extend, shot.start, shot.stop)
+    dense = densify(tracklet, extend, shot.start, shot.stop, (watcher.info.width, watcher.info.height), wait)
     detected = dense.origin == Origin.DETECTED
     gaps = short_gaps(dense.landmarks, dense.boxes, detected)
     fill_meshes(dense.landmarks, dense.boxes, gaps)

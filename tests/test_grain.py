@@ -27,7 +27,7 @@ def skin(spread: float) -> UInt8:
 def skin_grain(picture: UInt8, crop_from_view: Float) -> Float:
     """Return what is added where all skin is filled in."""
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    add_grain(result, (picture,), EVERYWHERE, EVERYWHERE, crop_from_view)
+    add_grain(result, ((picture, 1.0),), EVERYWHERE, EVERYWHERE, crop_from_view)
     return np.asarray(result[..., 0])
 
 
@@ -49,16 +49,33 @@ def test_smooth_skin_gets_none() -> None:
 
 def test_a_smooth_video_stays_smooth() -> None:
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    views = skin(9), skin(2)[..., :3]
+    views = (skin(9), 1.0), (skin(2)[..., :3], 1.0)
     add_grain(result, views, EVERYWHERE, EVERYWHERE, crop_at(10, 10))
     assert fine(result[20:180, 20:180, 0]) < 3
+
+
+def test_the_edges_of_a_small_face_are_no_grain() -> None:
+    """Eyes, brows and mouth are 4 in 10 of its pixels."""
+    picture = skin(3)
+    picture[: 2 * SIZE // 5, :, :3] = np.where(np.arange(SIZE) // 3 % 2, 60, 180)[:, None]
+    inside = skin_grain(picture, crop_at(10, 10))[20:180, 20:180]
+    assert fine(inside) == pytest.approx(3, rel=0.5)
+
+
+def test_a_face_that_is_drawn_with_less_contrast_has_less_grain() -> None:
+    levels = []
+    for gain in (1.0, 0.5):
+        result = np.zeros((SIZE, SIZE, 3), np.float32)
+        add_grain(result, ((skin(6), gain), (skin(9), 1.0)), EVERYWHERE, EVERYWHERE, crop_at(10, 10))
+        levels.append(fine(result[20:180, 20:180, 0]))
+    assert levels[1] == pytest.approx(levels[0] / 2, rel=0.01)
 
 
 def test_skin_of_the_new_face_itself_stays_as_it_is() -> None:
     left = EVERYWHERE.copy()
     left[:, SIZE // 2 :] = 0
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    add_grain(result, (skin(6),), EVERYWHERE, left, crop_at(10, 10))
+    add_grain(result, ((skin(6), 1.0),), EVERYWHERE, left, crop_at(10, 10))
     assert result[:, : SIZE // 2].std() > 1
     assert not result[:, SIZE // 2 :].any()
 

@@ -54,7 +54,9 @@ _YCC_FROM_RGB = np.array(
     [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
 )
 """Luma and chroma of JPEG (BT.601), where gain on chroma changes saturation only."""
-_GAIN_LOW = np.array([0.75, 0.0, 0.0], np.float32)
+_GAIN_LOW = np.array([0.5, 0.0, 0.0], np.float32)
+"""In haze a face has half the contrast of a generated one. No less, since some sources hardly have brows, and
+the new face is to keep its own."""
 _GAIN_HIGH = np.array([1.25, 1.3, 1.3], np.float32)
 DARK = 2.0
 """A source less than half as bright as the new face takes contrast away without the limit above."""
@@ -403,7 +405,13 @@ def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_pa
     kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, alpha * own))
     added, sure = enlarged(alpha[..., None] * shares.offset), enlarged(shares.sure)
     warped = sharpness.match_detail(warped, patch, sure, enlarged(shares.low))
-    added = add_grain(added, (warped, patch), sure, alpha * (1 - own), crop_from_patch)
+    added = add_grain(
+        added,
+        ((warped, float(shares.matrix[0].sum())), (patch, 1.0)),
+        sure,
+        alpha * (1 - own),
+        crop_from_patch,
+    )
     colours = np.column_stack([shares.matrix, np.zeros(3, np.float32)])
     face = cv2.multiply(cv2.transform(warped.astype(np.float32), colours), drawn, dst=drawn)
     face = cv2.add(face, added, dst=added)

@@ -11,8 +11,9 @@ from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.stages.sharpness import DETAIL_PX
 from vidanon.types import Float, UInt8
 
-MEDIAN_TO_DEVIATION = 1.48
-"""Of a normal distribution. The median leaves out the edges of eyes and mouth, which are no grain."""
+QUARTILE_TO_DEVIATION = 3.14
+"""Of the distances of normally distributed values from their mean. The lower quartile leaves out the edges of
+eyes and mouth, which are no grain: of a small face they are nearly half."""
 FINE_PX, COARSE_PX, COARSE_SHARE = 0.6, 1.2, 0.15
 """Blurs of the two parts of the texture, and how strong the second is: skin has pores and blotches."""
 LEAST_SHARE = 0.2
@@ -22,13 +23,14 @@ MOST_PX = 1024
 
 
 def add_grain(
-    picture: Float, views: tuple[UInt8, ...], skin: Float, filled: Float, crop_from_view: Float
+    picture: Float, views: tuple[tuple[UInt8, float], ...], skin: Float, filled: Float, crop_from_view: Float
 ) -> Float:
     """Add grain as strong as that of the smoothest skin shown, fixed to the head so that it does not boil.
 
     Args:
         picture: float32 (h, w, 3), changed in place.
-        views: uint8 (h, w, 3 or 4), the new face in the frame's geometry, and the source.
+        views: the new face in the frame's geometry, and the source: uint8 (h, w, 3 or 4), and what their
+            brightness is multiplied by.
         skin: float32 (h, w), where they show skin.
         filled: float32 (any, any), share of filled-in skin, 0..1; a smaller copy will do.
         crop_from_view: float32 (2, 3), pixels of the view to the unit crop.
@@ -51,7 +53,7 @@ def add_grain(
     view_from_texture = compose(invert(crop_from_view), invert(picture_from_unit(len(texture))))
     view_from_texture[:, 2] -= (x, y)
     grain = cv2.warpAffine(texture, view_from_texture, (width, height), flags=cv2.INTER_LINEAR)
-    grain = cv2.multiply(grain, share, scale=min(_level(view, skin) for view in views))
+    grain = cv2.multiply(grain, share, scale=min(gain * _level(view, skin) for view, gain in views))
     picture[part] = cv2.add(picture[part], cv2.merge([grain] * 3))
     return picture
 
@@ -60,7 +62,7 @@ def _level(view: UInt8, skin: Float) -> float:
     """Return the deviation of the fine detail of all skin that is shown, grey levels."""
     grey = np.asarray(cv2.cvtColor(view[..., :3], cv2.COLOR_RGB2GRAY), np.float32)
     fine = (grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_PX))[skin > 0.5][::4]
-    return MEDIAN_TO_DEVIATION * float(np.median(np.abs(fine))) if len(fine) else 0.0
+    return QUARTILE_TO_DEVIATION * float(np.percentile(np.abs(fine), 25)) if len(fine) else 0.0
 
 
 @functools.lru_cache(maxsize=4)

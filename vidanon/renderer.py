@@ -41,8 +41,6 @@ Progress = Callable[[int, int], None]
 
 KEEPER_EXIT_PX = 128
 """So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
-BEND_EXIT_PX = 256
-"""No larger are the faces drawn in which it is seen how heads are turned."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
@@ -147,7 +145,7 @@ class Renderer:
     def _bend(self, person: int) -> Float | None:
         """Return how somebody's new face is bent, unit crops; found out when it is first asked for."""
         source = self._plan.sources.get(person)
-        if self._bends is None or source is None:
+        if self._bends is None or source is None or not source.scenes:
             return None
         key = person, self._plan.identities[person].drawn_as
         with self._bending:
@@ -159,12 +157,15 @@ class Renderer:
             return self._bends[key]
 
     def _on_scenes(self, person: int, scenes: tuple[tuple[Frame, Track], ...]) -> Draw:
-        """Return what draws somebody's new face on frames with who is replaced, again and again."""
+        """Return what draws somebody's new face on frames with who is replaced, again and again.
+
+        Nothing of it depends on what of the person's tracks has been obscured since.
+        """
         twin = copy.copy(self)
         tracks = [replace(track, id=number, start=number) for number, (_, track) in enumerate(scenes)]
         twin._plan, twin._summary = replace(self._plan, tracks=tuple(tracks)), RenderSummary()
-        exit_px = max(self._exits[track.id] for track in self._plan.tracks if track.person == person)
-        twin._exits = {track.id: min(exit_px, BEND_EXIT_PX) for track in tracks}
+        exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
+        twin._exits = {track.id: exit_px for track in tracks}
         twin._close_ups = {track.id: _close_ups(track) for track in tracks}
         twin._prepare()
         frames = [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)]

@@ -87,8 +87,8 @@ class Renderer:
         device = resolve_device(settings.runtime.device)
         self._plan, self._settings, self._summary = plan, settings, summary
         self._workers = settings.runtime.workers
-        self._synthesizer = synthesize.Synthesizer(models, device, settings.runtime.workers)
-        self._landmarker = Landmarker(models, settings.runtime.workers)
+        self._synthesizer = synthesize.Synthesizer(models, device, self._workers)
+        self._landmarker = Landmarker(models, self._workers)
         self._models = models
         self._aims: dict[tuple[int, tuple[str, int]], Aim] = {}
         self._aiming = threading.Lock()

@@ -14,7 +14,7 @@ from sample_cut import cut_sample
 from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
-from vidanon.geometry import apply
+from vidanon.geometry import apply, invert, picture_from_unit
 from vidanon.identity.bend import find_bend
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
 from vidanon.models.registry import ModelStore
@@ -62,24 +62,23 @@ def test_landmarks_move_as_those_of_a_head_that_turns(
 class _Scripted:
     """A landmarker that sees a new face turned by some degrees more than it is drawn."""
 
-    def __init__(self, source: Float, pose: HeadPose, extra: Float, effect: float) -> None:
+    def __init__(self, source: Float, pose: HeadPose, extra: float, effect: float) -> None:
         self._source, self._pose, self._extra, self._effect = source, pose, extra, effect
 
     def __call__(self, image: UInt8, boxes: object, tilts: object) -> list[tuple[Float, Float] | None]:
         shown, bent = int(image[0, 0, 0]), float(image[0, 0, 1]) - 128
         if not shown:
             return [(self._source, np.zeros(52, np.float32))]
-        left = self._extra[0] - self._effect * bent / 10
-        turned = turn(left, 0, 0)
-        size = len(image)
-        return [(aligned(self._pose, turned) * size - np.float32(0.5), np.zeros(52, np.float32))]
+        left = self._extra - self._effect * bent / 10
+        landmarks = apply(picture_from_unit(len(image)), aligned(self._pose, turn(left, 0, 0)))
+        return [(landmarks, np.zeros(52, np.float32))]
 
 
 @pytest.mark.parametrize("effect", [0.4, 0.7, 1.0])
 def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(effect: float) -> None:
     pose, size, extra = HeadPose(ModelStore()), 256, 3.0
     unit = aligned(pose, np.eye(3, dtype=np.float32))
-    source = unit * np.float32(size) - np.float32(0.5)
+    source = apply(picture_from_unit(size), unit)
     frame = Frame(0, 0, np.zeros((size, size, 3), np.uint8))
     track = Track(
         id=0,
@@ -90,19 +89,19 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
         origin=np.zeros(1, np.uint8),
         landmarks=source[None],
         blendshapes=np.zeros((1, 52), np.float32),
-        crop_from_frame=np.array([[[1 / size, 0, 0.5 / size], [0, 1 / size, 0.5 / size]]], np.float32),
+        crop_from_frame=invert(picture_from_unit(size))[None],
     )
 
     def nod(bend: Float) -> float:
         """How far a bend turns a head back."""
-        shown = apply(np.array([[size, 0, -0.5], [0, size, -0.5]], np.float32), unit + bend)
-        return -float(turned_too_far(shown.astype(np.float32), source, (size, size), pose)[0])
+        shown = apply(picture_from_unit(size), unit + bend)
+        return -float(turned_too_far(shown, source, (size, size), pose)[0])
 
     def draw(number: int, bend: Float) -> UInt8:
         # The picture tells the landmarker how far it was bent.
         return np.full((size, size, 3), (1, np.clip(round(128 + 10 * nod(bend)), 0, 255), 0), np.uint8)
 
-    landmarker = _Scripted(source, pose, np.array([extra, 0, 0], np.float32), effect)
+    landmarker = _Scripted(source, pose, extra, effect)
     bend = find_bend(draw, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
     assert abs(extra - effect * nod(bend)) < 0.45 * extra
 

@@ -173,6 +173,11 @@ class _Watcher:
         self._cut_finder = CutFinder(photographs=is_stills(info.path))
         self._before: list[Face] = []
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames, pixels."""
+        return self.info.width, self.info.height
+
     def with_persons(self, selection: Selection) -> Selection:
         """Return the selection with the embeddings of the reference pictures, which are never stored.
 
@@ -277,8 +282,7 @@ def _finish(
         for person in sorted(set(persons))
     }
     times_s = np.array(watcher.times_s, np.float32)
-    size = watcher.info.width, watcher.info.height
-    waits = waits_at_border(tracklets, round(BORDER_WAIT_S * watcher.rate), size)
+    waits = waits_at_border(tracklets, round(BORDER_WAIT_S * watcher.rate), watcher.size)
     tracks: dict[int, list[Track]] = {}
     for number, person in enumerate(persons):
         track = _track(number, person, tracklets[number], watcher, settings, waits[number])
@@ -291,7 +295,7 @@ def _finish(
             del profiles[person]
     treated = sorted((track for mine in tracks.values() for track in mine), key=lambda track: track.id)
     for region in selection.obscured:
-        forced = forced_track(len(persons) + len(treated), region, times_s, size)
+        forced = forced_track(len(persons) + len(treated), region, times_s, watcher.size)
         if forced is not None:
             treated.append(forced)
             profiles[forced.person] = _profile([])
@@ -304,7 +308,7 @@ def _track(
     """Make the dense, smooth track of a tracklet, and forget the tracklet's sightings."""
     shot = shot_of(tracklet.start, watcher.cuts, watcher.frames)
     extend = round(settings.track.extend_s * watcher.rate)
-    dense = densify(tracklet, extend, shot.start, shot.stop, (watcher.info.width, watcher.info.height), wait)
+    dense = densify(tracklet, extend, shot.start, shot.stop, watcher.size, wait)
     detected = dense.origin == Origin.DETECTED
     gaps = short_gaps(dense.landmarks, dense.boxes, detected)
     fill_meshes(dense.landmarks, dense.boxes, gaps)

@@ -67,12 +67,12 @@ def find_bend(
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: landmarks for number, landmarks in enumerate(found) if landmarks is not None}
+        crops = [apply(scenes[n][1].crop_from_frame[0], source) for n, source in sources.items()]
         for _ in range(LOOKS):
             seen = pool.map(turned, sources.keys(), sources.values())
             known = [x for x in seen if x is not None]
             if not known:
                 break
             mean = np.asarray(GAIN * np.mean(known, axis=0), np.float32)
-            crops = [apply(scenes[n][1].crop_from_frame[0], source) for n, source in sources.items()]
             bend = bend + np.mean([moved_back(crop, mean, head_pose) for crop in crops], axis=0)
     return bend

@@ -405,13 +405,8 @@ def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_pa
     kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, alpha * own))
     added, sure = enlarged(alpha[..., None] * shares.offset), enlarged(shares.sure)
     warped = sharpness.match_detail(warped, patch, sure, enlarged(shares.low))
-    added = add_grain(
-        added,
-        ((warped, float(shares.matrix[0].sum())), (patch, 1.0)),
-        sure,
-        alpha * (1 - own),
-        crop_from_patch,
-    )
+    contrast = float(shares.matrix[0].sum())  # grey stays grey
+    added = add_grain(added, ((warped, contrast), (patch, 1.0)), sure, alpha * (1 - own), crop_from_patch)
     colours = np.column_stack([shares.matrix, np.zeros(3, np.float32)])
     face = cv2.multiply(cv2.transform(warped.astype(np.float32), colours), drawn, dst=drawn)
     face = cv2.add(face, added, dst=added)

@@ -286,18 +286,18 @@ def waits_at_border(tracks: Sequence[Tracklet], longest: int, size: tuple[int, i
         longest: so many frames are waited at most.
         size: width and height of the frames, pixels.
     """
-    ends = [track.sightings[track.last].face.box for track in tracks]
-    starts = [track.sightings[track.start].face.box for track in tracks]
-    waits = []
-    for track, end in zip(tracks, ends, strict=True):
+    waits = [0] * len(tracks)
+    sure = [number for number, track in enumerate(tracks) if track.detections() >= SURE_DETECTIONS]
+    starts = [(tracks[n].start, tracks[n].sightings[tracks[n].start].face.box) for n in sure]
+    for number in sure:
+        last = tracks[number].last
+        end = tracks[number].sightings[last].face.box
         gaps = [
-            other.start - track.last - 1
-            for other, start in zip(tracks, starts, strict=True)
-            if 0 < other.start - track.last - 1 <= longest
-            and min(track.detections(), other.detections()) >= SURE_DETECTIONS
-            and _at_same_border(end, start, size)
+            start - last - 1
+            for start, box in starts
+            if 0 < start - last - 1 <= longest and _at_same_border(end, box, size)
         ]
-        waits.append(min(gaps, default=0))
+        waits[number] = min(gaps, default=0)
     return waits
 
 

@@ -103,7 +103,7 @@ class _Studio:
     likeness: tuple[dict[int, float], ...] = ()
     strange: tuple[float, ...] = ()
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object, estranges: bool = False) -> None: ...
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
         seen, more = self.likeness[turn - 1], self.strange[turn - 1]
@@ -146,10 +146,12 @@ def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused = {4: 0.5, 5: 0.5}
-    plan = _refused(
-        monkeypatch, [refused, {4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}, {4: 0.2, 5: 0.5}], [0.0, 0.0, 0.3, 0.1]
-    )
-    assert [code.name for code in plan.spares[0]] == ["bank-00002", "bank-00001", "bank-00003", "bank-00000"]
+    plan = _refused(monkeypatch, [{4: 0.5, 5: 0.2}, {4: 0.3, 5: 0.3}], [0.0, 0.3])
+    names = [code.name for code in plan.spares[0]]
+    assert names == ["bank-00001", "bank-00000", "bank-00002", "bank-00003"], "then those that were not drawn"
+    plan = _refused(monkeypatch, [refused, {4: 0.5, 5: 0.2}], [0.0, 0.0])
+    names = [code.name for code in plan.spares[0]]
+    assert names == ["bank-00001", "bank-00002", "bank-00003", "bank-00000"], "and last what hides nobody"
     assert all(code.refused == 1 for code in plan.spares[0])
 
 

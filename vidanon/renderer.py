@@ -10,11 +10,9 @@ the face of every second frame is generated, and those in between are means of t
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +20,14 @@ import numpy as np
 
 from vidanon.errors import SettingsError
 from vidanon.geometry import apply, apply_each, invert
-from vidanon.identity.bend import Draw, find_bend
-from vidanon.identity.keep import Aim, Keeper
+from vidanon.identity.estrange import Placed, Scenes
+from vidanon.identity.keep import Aim
+from vidanon.identity.leads import Known, Leads
 from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
-from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.workers import one_thread_each, ordered_map, windowed
 from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-KEEPER_EXIT_PX = 128
-"""So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
@@ -89,11 +85,10 @@ class Renderer:
         self._workers = settings.runtime.workers
         self._synthesizer = synthesize.Synthesizer(models, device, self._workers)
         self._landmarker = Landmarker(models, self._workers)
-        self._models = models
-        self._aims: dict[tuple[int, tuple[str, int]], Aim] = {}
-        self._aiming = threading.Lock()
-        self._bends: dict[tuple[int, tuple[str, int]], Float] | None = {}
-        self._bending = threading.Lock()
+        self._leads: Leads | Known = Leads(
+            plan.sources, self._synthesizer, self._landmarker, models, settings
+        )
+        self._estranges, self._bends = True, True
         self._part_reader = segment.PartReader(models, device, self._workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
@@ -109,55 +104,34 @@ class Renderer:
             for close_up in np.unique(self._close_ups[track.id][drawn]).tolist():
                 self._synthesizer.prepare(self._exits[track.id], close_up)
 
-    def previewing(self, identities: dict[int, IdentityCode], exit_px: int) -> Renderer:
+    def previewing(
+        self, identities: dict[int, IdentityCode], exit_px: int, estranges: bool = False
+    ) -> Renderer:
         """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``.
 
-        It does not bend them: by how much takes as long as to draw some frames, and hides nobody.
+        It does not bend them: by how much takes as long as to draw some frames, and hides nobody. Nor does
+        it, unless asked, lead them away from what is seen of the source: that takes longer.
         """
         twin = copy.copy(self)
-        twin._bends = None
+        twin._estranges, twin._bends = estranges, False
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         twin._prepare()
         return twin
 
-    @cached_property
-    def _keeper(self) -> Keeper:
-        """Made with the first aim, under its lock: where nobody is drawn its networks are not loaded."""
-        self._synthesizer.prepare(KEEPER_EXIT_PX, close_up=True)
-        return Keeper(
-            self._synthesizer.latent,
-            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX, close_up=True),
-            self._landmarker,
-            self._models,
-            self._settings.runtime,
-        )
-
     def _aim(self, person: int) -> Aim:
         """Return what leads to somebody's new face; found out when it is first asked for."""
-        code = self._plan.identities[person]
-        key = person, code.drawn_as
-        with self._aiming:
-            if key not in self._aims:
-                self._aims[key] = self._keeper.aim(code, self._plan.sources.get(person))
-            return self._aims[key]
+        build = self._on_scenes if self._estranges else None
+        return self._leads.aim(person, self._plan.identities[person], build)
 
     def _bend(self, person: int) -> Float | None:
         """Return how somebody's new face is bent, unit crops; found out when it is first asked for."""
-        source = self._plan.sources.get(person)
-        if self._bends is None or source is None or not source.scenes:
+        if not self._bends:
             return None
-        key = person, self._plan.identities[person].drawn_as
-        with self._bending:
-            if key not in self._bends:
-                draw = self._on_scenes(person, source.scenes)
-                self._bends[key] = find_bend(
-                    draw, source.scenes, self._landmarker, HeadPose(self._models), self._workers
-                )
-            return self._bends[key]
+        return self._leads.bend(person, self._plan.identities[person], self._on_scenes)
 
-    def _on_scenes(self, person: int, scenes: tuple[tuple[Frame, Track], ...]) -> Draw:
-        """Return what draws somebody's new face on frames with who is replaced, again and again.
+    def _on_scenes(self, person: int, scenes: Scenes, aim: Aim) -> _Stage:
+        """Return what draws somebody's new face on frames with who is replaced.
 
         Nothing of it depends on what of the person's tracks has been obscured since.
         """
@@ -167,19 +141,9 @@ class Renderer:
         exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
         twin._exits = {track.id: exit_px for track in tracks}
         twin._close_ups = {track.id: _close_ups(track) for track in tracks}
+        twin._leads, twin._bends = Known(aim), False
         twin._prepare()
-        frames = [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)]
-
-        @cache
-        def made(number: int) -> _Face:
-            work = twin.generate(twin.encode_attributes(frames[number]))
-            return work.faces[number]
-
-        def draw(number: int, bend: Float) -> UInt8 | None:
-            image, face = frames[number].image.copy(), made(number)
-            return image if face.passes and twin._draw(image, face, bend) else None
-
-        return draw
+        return _Stage(twin, [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)])
 
     def counting_anew(self) -> Renderer:
         """Return a renderer that shares the networks and has a summary of its own."""
@@ -354,12 +318,12 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not (face.show and self._draw(image, face, self._bend(face.track.person))):
+                if not (face.show and self.draw(image, face, self._bend(face.track.person))):
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
 
-    def _draw(self, image: UInt8, face: _Face, bend: Float | None) -> bool:
+    def draw(self, image: UInt8, face: _Face, bend: Float | None) -> bool:
         """Draw the new face; say whether it could be. ``bend``: float32 (478, 2), in the unit crop."""
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
@@ -376,6 +340,34 @@ class Renderer:
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )
         return True
+
+
+class _Stage:
+    """One new face on some scenes; a frame's own number is its track's."""
+
+    def __init__(self, renderer: Renderer, frames: list[Frame]) -> None:
+        self._renderer, self._frames = renderer, frames
+        self._faces: dict[int, _Face] = {}
+
+    def _face(self, number: int) -> _Face:
+        if number not in self._faces:
+            work = self._renderer.generate(self._renderer.encode_attributes(self._frames[number]))
+            self._faces[number] = work.faces[number]
+        return self._faces[number]
+
+    def draw(self, number: int, bend: Float | None = None) -> UInt8 | None:
+        """Draw it bent; None where the gate does not let it through."""
+        image, face = self._frames[number].image.copy(), self._face(number)
+        return image if face.passes and self._renderer.draw(image, face, bend) else None
+
+    def place(self, number: int) -> Placed | None:
+        """Draw it and say where; None where the gate does not let it through."""
+        image, face = self.draw(number), self._face(number)
+        if image is None or face.w is None or face.picture is None or face.landmarks is None:
+            return None
+        target = warp.target_landmarks(face.landmarks, face.track.landmarks[face.offset].astype(np.float32))
+        side = np.float32(len(face.picture))
+        return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, target)
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -195,13 +196,17 @@ class Source:
         embedding: float32 (128,), unit length, mean SFace embedding.
         look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder`.
         views: the frames in which the face is seen most from the front.
-        scenes: more of such frames, as far as they show this face, with the track of that frame alone.
+        scenes: more frames, as far as they show this face, with the track of that frame alone; those seen
+            most from the front come first.
+        found: what was found out of new faces in this person's place, see :mod:`vidanon.identity.leads`;
+            choosing, drawing and drawing again ask for the same.
     """
 
     embedding: Float
     look: Float
     views: tuple[View, ...]
     scenes: tuple[tuple[Frame, Track], ...] = ()
+    found: dict[tuple[str, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

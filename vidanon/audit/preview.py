@@ -20,7 +20,7 @@ from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import chin_shade
-from vidanon.identity.views import evenly, places_of
+from vidanon.identity.views import evenly, most_different, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
@@ -39,11 +39,11 @@ and where the most frames are drawn, since of eight of the most different views 
 .05, SFace found 2.4 of 100 pictures of 150 people of LFW again at one false match in 1,000, with .13 .9."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
-MAX_DRAWN = 16
-"""So many faces of a person are drawn at most before the first render: none is safe among 8 in one case of 16
-where three in ten are, and a face that is refused costs more than many drawn ones."""
-MAX_DRAWN_AGAIN = 16
-"""So many after a refusal: the refused face and all spares, since the strangest come last."""
+MAX_DRAWN = 6
+"""So many faces of a person are drawn at most before the first render: what SFace sees in the best of them is
+led away, which takes as long as to draw some."""
+MAX_DRAWN_AGAIN = 2
+"""So many after a refusal, the refused face among them, each led away."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3
@@ -138,8 +138,8 @@ def prefer_where_it_failed(
     """Put the spare faces into the order in which they hide who was recognised.
 
     They are drawn where it happened and, since a face that hides there may fail elsewhere, on some frames of
-    the first preview too. Those come first that hide the person in most of the frames that failed. Where
-    none hides them in any, all are dropped: the present face, which fits, stays, and the mask does what no
+    the first preview too. Those come first that hide the person in most of the frames that failed, and last
+    those that do in none. Where none of those drawn does in any, all are dropped: the present face, which fits, stays, and the mask does what no
     face can. The refused face itself, which comes first, and all others no longer keep age, sex and ancestry
     of the source, as what is kept may be what was recognised, and lead further away from it.
 
@@ -160,7 +160,7 @@ def prefer_where_it_failed(
         person: sorted({f for some in (frames, before) for f in evenly(some.get(person, ()), FRAMES[0])})
         for person in sorted(most)
     }
-    studio = _Studio(source, plan, wanted, settings, models)
+    studio = _Studio(source, plan, wanted, settings, models, estranges=True)
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}
     hidden: dict[int, list[int]] = {person: [] for person in wanted}
@@ -174,8 +174,10 @@ def prefer_where_it_failed(
             spares[person] = ()
             continue
         order = sorted(range(len(values)), key=lambda turn: (-hidden[person][turn], values[turn]))
-        rest = spares[person][len(values) :]
-        spares[person] = (*(spares[person][turn] for turn in order), *rest)
+        helping = [turn for turn in order if hidden[person][turn]]
+        undrawn = range(len(values), len(spares[person]))
+        useless = order[len(helping) :]
+        spares[person] = tuple(spares[person][turn] for turn in (*helping, *undrawn, *useless))
     return replace(plan, spares=spares)
 
 
@@ -196,7 +198,13 @@ class _Studio:
     """Draws some frames of a video with one face after the other."""
 
     def __init__(
-        self, source: Path, plan: Plan, wanted: dict[int, list[int]], settings: Settings, models: ModelStore
+        self,
+        source: Path,
+        plan: Plan,
+        wanted: dict[int, list[int]],
+        settings: Settings,
+        models: ModelStore,
+        estranges: bool = False,
     ) -> None:
         from vidanon.renderer import Renderer
         from vidanon.rendersummary import RenderSummary
@@ -205,6 +213,7 @@ class _Studio:
         small = [reduced(frame, _tracks_in(plan, frame.index, wanted)) for frame in frames]
         self._frames = [frame for frame, _ in small]
         self._plan = replace(plan, tracks=tuple(track for _, tracks in small for track in tracks))
+        self._estranges = estranges
         self._renderer = Renderer(self._plan, settings, models, RenderSummary())
         self._embed = SFace(models, settings.runtime.workers)
         self._look = LookEncoder(models, resolve_device(settings.runtime.device), settings.runtime.workers)
@@ -214,7 +223,7 @@ class _Studio:
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, Shown]:
         """Draw everyone's face number ``turn`` on some of the frames; return what was found by person."""
         frames = [frame for frame in self._frames if any(frame.index in some for some in wanted.values())]
-        painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX)
+        painter = self._renderer.previewing(_turn(self._plan, turn), EXIT_PX, self._estranges)
         with ThreadPoolExecutor(self._workers) as pool:
             found = list(pool.map(lambda frame: self._draw(painter, frame, wanted), frames))
         return {
@@ -283,12 +292,7 @@ def _most_different(places: list[tuple[Track, int]]) -> list[int]:
     """
     compared = evenly(places, MAX_COMPARED)
     shapes = np.stack([_aligned(track, row).ravel() for track, row in compared])
-    rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
-    gap = np.full(len(shapes), np.inf)
-    count = min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1], len(shapes))
-    while len(rows) < count:
-        gap = np.minimum(gap, np.linalg.norm(shapes - shapes[rows[-1]], axis=1))
-        rows.append(int(gap.argmax()))
+    rows = most_different(shapes, min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1]))
     return sorted({compared[row][0].start + compared[row][1] for row in rows})
 
 

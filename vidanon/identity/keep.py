@@ -55,6 +55,9 @@ LOOKS = 2
 """So often the new face is looked at. On 120 photographs of UTKFace the second look took the change of
 ancestry from .22 to .19 (.40 without any) and the sex kept from 94 to 96 % (90)."""
 
+Latent = Callable[[Float, Float, Float, Float], Float]
+"""Maps crop, identity, blendshapes and landmarks to w, as `Synthesizer.latent` does."""
+
 
 class Aim(NamedTuple):
     """What leads to a new face.
@@ -75,13 +78,16 @@ class Aim(NamedTuple):
         """Turn what the mapper makes of ``asked``, float32 (512,), into w of the new face."""
         return load_bank().with_glasses(w + self.shift, *self.glasses)
 
+    def shifted(self, shift: Float) -> Aim:
+        """Return what leads to this face with w shifted by float32 (512,)."""
+        return self._replace(shift=self.shift + shift)
+
 
 class Keeper:
     """Finds out what leads to new faces that look of the same kind as those whom they replace.
 
     Args:
-        latent: maps crop, identity, blendshapes and landmarks to w, as
-            :meth:`vidanon.stages.synthesize.Synthesizer.latent` does.
+        latent: makes w.
         picture: makes the picture of w, uint8 RGB (size, size, 3).
         landmarker: finds the faces in pictures.
         models: where the networks are that read them.
@@ -90,7 +96,7 @@ class Keeper:
 
     def __init__(
         self,
-        latent: Callable[[Float, Float, Float, Float], Float],
+        latent: Latent,
         picture: Callable[[Float], UInt8],
         landmarker: Landmarker,
         models: ModelStore,

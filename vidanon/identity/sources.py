@@ -31,8 +31,6 @@ SAMPLES = 12
 """Frames, evenly taken, in which a person is looked at."""
 VIEWS = 3
 """So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
-SCENES = 8
-"""In so many of them it is seen how a head with a new face is turned."""
 
 
 class _Sample(NamedTuple):
@@ -92,5 +90,5 @@ def _source(samples: list[_Sample]) -> Source:
         embedding=np.asarray(total / np.linalg.norm(total), np.float32),
         look=np.asarray(np.mean([sample.look for sample in front], axis=0), np.float32),
         views=tuple(sample.view for sample in front),
-        scenes=tuple(sample.scene for sample in samples[:SCENES]),
+        scenes=tuple(sample.scene for sample in samples),
     )

@@ -35,3 +35,18 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     if not items:
         return []
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]
+
+
+def most_different(shapes: Float, count: int) -> list[int]:
+    """Return the median one of some shapes, float32 (n, d), and those furthest from all before.
+
+    Args:
+        shapes: landmarks in unit crops, flat: the next most different view of a head, not the next moment.
+        count: at most so many.
+    """
+    rows = [int(np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1).argmin())]
+    gap = np.full(len(shapes), np.inf)
+    while len(rows) < min(count, len(shapes)):
+        gap = np.minimum(gap, np.linalg.norm(shapes - shapes[rows[-1]], axis=1))
+        rows.append(int(gap.argmax()))
+    return rows

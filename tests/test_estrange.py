@@ -1,0 +1,112 @@
+"""A new face that is taken for the source is led away until it is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_cut import cut_sample
+from test_evaluate import model
+
+from vidanon.audit.preview import read_frames
+from vidanon.identity.bank import load_bank
+from vidanon.identity.estrange import LIMITS, Estranger, identity_directions
+from vidanon.identity.views import most_different
+from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser, load_recognisers
+from vidanon.renderer import Renderer
+from vidanon.rendersummary import RenderSummary
+from vidanon.settings import load_settings
+from vidanon.stages.synthesize import Synthesizer
+from vidanon.types import Float, IdentityCode, Plan, Source
+
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few frames of a real person."""
+    return cut_sample(tmp_path_factory.mktemp("estrange") / "clip.mp4", 0, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def plan(clip: Path) -> Plan:
+    """The person is to be replaced by their own likeness."""
+    for name in ("face-landmarker", "edgeface", "dlib-resnet"):
+        model(name)
+    plan = analyse(clip, load_settings(None, []), ModelStore())
+    likeness = IdentityCode("likeness", plan.sources[0].embedding)
+    return replace(plan, identities={0: likeness})
+
+
+def margins(renderer: Renderer, clip: Path, plan: Plan) -> dict[Recogniser, float]:
+    """Return how far recognisers are from taking drawn frames for the source, on average."""
+    embed, track = load_recognisers(ModelStore(), 2), plan.tracks[0]
+    found = []
+    for frame in read_frames(clip, {2, 5, 9}):
+        image, shown = renderer.still(frame, {track.id})
+        assert shown
+        landmarks = track.landmarks[frame.index - track.start].astype(np.float32)
+        scores = {
+            r: r.score(embed[r.name](frame.image, landmarks), embed[r.name](image, landmarks))
+            for r in RECOGNISERS
+        }
+        found.append([r.margin(scores[r]) for r in RECOGNISERS])
+    return dict(zip(RECOGNISERS, np.mean(found, axis=0).tolist(), strict=True))
+
+
+def test_recognisers_take_a_new_face_for_a_stranger_once_it_is_led_away(clip: Path, plan: Plan) -> None:
+    models, settings = ModelStore(), load_settings(None, [])
+    led = Renderer(plan, settings, models, RenderSummary())
+    as_it_is = led.previewing(plan.identities, 256)
+    before, after = margins(as_it_is, clip, plan), margins(led, clip, plan)
+    assert before[SFACE] < 0 < after[SFACE]
+    for unasked in (EDGEFACE, DLIB):  # take no part in it
+        assert after[unasked] > before[unasked] + 0.03, unasked.name
+
+
+def test_a_face_is_led_the_same_way_with_any_number_of_threads(clip: Path, plan: Plan) -> None:
+    found = []
+    for workers in (1, 3):
+        settings = load_settings(None, [f"runtime.workers={workers}"])
+        # What was found before is left out, and most of the scenes, to be quick.
+        source = replace(plan.sources[0], scenes=plan.sources[0].scenes[:3], found={})
+        fresh = replace(plan, sources={0: source})
+        renderer = Renderer(fresh, settings, ModelStore(), RenderSummary())
+        (frame,) = read_frames(clip, {5})
+        found.append(renderer.still(frame, {plan.tracks[0].id})[0])
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_stranger_stays_as_it_is_and_costs_no_search(plan: Plan) -> None:
+    source = plan.sources[0]
+
+    def unasked() -> Float:
+        raise AssertionError("nobody need be led anywhere")
+
+    estranger = Estranger(ModelStore(), "cpu", 2)
+    for limit in LIMITS:
+        assert not estranger.shift(
+            lambda number, shift: None, source.scenes, source.embedding, unasked, limit
+        ).any()
+    assert not estranger.shift(lambda number, shift: None, (), source.embedding, unasked, LIMITS[0]).any()
+
+
+def test_directions_tell_people_apart_and_looks_only_where_these_may_change(plan: Plan) -> None:
+    source: Source = plan.sources[0]
+    latent = Synthesizer(ModelStore(), "cpu", 2).latent
+    kept, free = (identity_directions(latent, source.views[0], stay) for stay in (True, False))
+    assert kept.shape == free.shape
+    assert np.abs(kept.T @ kept - np.diag(np.diag(kept.T @ kept))).max() < 1e-3 * np.abs(kept.T @ kept).max()
+    slopes = load_bank().w_slopes
+    told = [np.linalg.norm(directions.T @ slopes.T, axis=0).mean() for directions in (kept, free)]
+    assert told[0] < told[1], "along them sex, age, ancestry, beard and glasses change less"
+
+
+def test_the_most_different_views_are_the_median_one_and_the_extremes() -> None:
+    shapes = np.array([[0.0], [1.0], [2.1], [3.0], [9.0], [-5.0]], np.float32)
+    assert most_different(shapes, 3) == [1, 4, 5]
+    assert sorted(most_different(shapes, 99)) == list(range(6))

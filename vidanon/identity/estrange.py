@@ -1,0 +1,180 @@
+"""Lead a new face further away from the source by what a recogniser sees of it in the source's place.
+
+Hair, outline and light stay the source's, so that some people are recognised with any fictional face that
+fits. How SFace's verdict on a composite changes with w is known, though: the generator, where its picture
+comes to lie, how much of its contrast the colour match leaves, and SFace itself can all be differentiated.
+So w is shifted, for the whole video by the same amount, until a few frames are safe, in the directions in
+which w changes with the identity while the attributes stay. What is drawn is looked at anew every few steps,
+so that nothing rests on the approximation. EdgeFace and dlib take no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+from vidanon.geometry import apply, compose, fit_similarity, invert, picture_from_unit
+from vidanon.identity.bank import load_bank
+from vidanon.identity.embed import CROP_PX, TEMPLATE, SFace, aligned_crop, five_points
+from vidanon.identity.keep import Latent
+from vidanon.identity.views import evenly
+from vidanon.networks.runtime import shared, state_of_file
+from vidanon.stages.blend import LIGHT_SIGMA, face_width, outline
+from vidanon.stages.mesh import CONTROL
+from vidanon.stages.synthesize import as_input
+from vidanon.types import Float, Frame, Track, UInt8, View
+
+if TYPE_CHECKING:
+    from vidanon.identity.search import Search, Sight
+    from vidanon.models.registry import ModelStore
+
+LIMITS = (0.24, 0.16, 0.10)
+"""What SFace may see of the source in the frames looked at, by the number of refusals."""
+AIMED_BELOW = 0.13
+"""Frames are led so far below the limit if they can be: others are worse than those that are looked at."""
+ROUNDS = 6
+"""So often the result is looked at, at most."""
+PROGRESS = 0.95
+"""What two rounds have to bring the excess over the limit down to: sometimes nothing helps."""
+DIRECTIONS, PEOPLE = 64, 192
+"""So many directions are told from w of so many people."""
+BLUR, BLUR_PX = 0.5, (0.4, 3.0)
+"""A pixel of the frame blurs by so much of its size in the crop, and that by no less and no more."""
+SEAM_PX = 2.0
+
+Scenes = Sequence[tuple[Frame, Track]]
+"""Frames with the source, each with the track of this frame alone."""
+
+
+class Placed(NamedTuple):
+    """A new face in the source's place.
+
+    Attributes:
+        w: float32 (512,), what it was generated from.
+        image: uint8 RGB (h, w, 3), a frame with the new face.
+        generated: float32 (478, 2), its landmarks in its own picture, shares of the picture's side.
+        target: float32 (478, 2), where they lie in the image, pixels.
+    """
+
+    w: Float
+    image: UInt8
+    generated: Float
+    target: Float
+
+
+Place = Callable[[int, Float], Placed | None]
+"""Draws the new face, with w shifted by float32 (512,), on the scene of that number; None where it cannot."""
+
+
+class Estranger:
+    """Finds how w has to be shifted; safe to call from several threads.
+
+    Args:
+        models: where generator and SFace are.
+        device: ``cpu`` or ``cuda``.
+        workers: threads.
+
+    Raises:
+        ModelsError: a model is missing.
+    """
+
+    def __init__(self, models: ModelStore, device: str, workers: int) -> None:
+        self._models, self._device, self._workers = models, device, workers
+        self._embed = SFace(models, workers)
+
+    def shift(
+        self, place: Place, scenes: Scenes, wanted: Float, directions: Callable[[], Float], limit: float
+    ) -> Float:
+        """Find what has to be added to w so that SFace takes the new face for a stranger.
+
+        Args:
+            place: draws it; safe to call from several threads.
+            scenes: where to look.
+            wanted: float32 (128,), unit length, the fictional person.
+            directions: returns those in which w may go, see :func:`identity_directions`; called where needed.
+            limit: what SFace may see of the source in a scene.
+
+        Returns:
+            float32 (512,); 0 where the new face is a stranger as it is.
+        """
+        shift = np.zeros(load_bank().w.shape[1], np.float32)
+        search: Search | None = None
+        with ThreadPoolExecutor(self._workers) as pool:
+            sources = list(pool.map(self._source, scenes))
+            excess: list[float] = []
+            for _ in range(ROUNDS):
+                placed = pool.map(place, range(len(scenes)), repeat(shift))
+                sights = [
+                    self._sight(scene, source, result)
+                    for scene, source, result in zip(scenes, sources, placed, strict=True)
+                    if result is not None
+                ]
+                excess = [sum(max(sight.likeness - limit, 0.0) for sight in sights), *excess]
+                if excess[0] == 0 or min(excess[:2]) > PROGRESS * min(excess[2:], default=np.inf):
+                    break
+                search = search or self._search(directions(), wanted)
+                shift = search.go_on(sights, limit - AIMED_BELOW, pool)
+        return shift
+
+    def _search(self, directions: Float, wanted: Float) -> Search:
+        from vidanon.identity.search import Search
+        from vidanon.networks.likeness import Likeness
+
+        graphs = [self._models.path(name) for name in ("generator-synthesis", "sface")]
+        key = ("likeness", *(state_of_file(path) for path in graphs), self._device)
+        likeness = shared(key, lambda: Likeness(self._models).to(self._device))
+        return Search(likeness, directions, wanted)
+
+    def _source(self, scene: tuple[Frame, Track]) -> Float:
+        frame, track = scene
+        return self._embed(frame.image, track.landmarks[0].astype(np.float32))
+
+    def _sight(self, scene: tuple[Frame, Track], source: Float, placed: Placed) -> Sight:
+        from vidanon.identity.search import Sight
+
+        landmarks = scene[1].landmarks[0].astype(np.float32)
+        crop_from_frame = fit_similarity(five_points(landmarks), TEMPLATE)
+        points = list(CONTROL)
+        unit_from_crop = invert(picture_from_unit(CROP_PX))
+        target = apply(compose(unit_from_crop, crop_from_frame), placed.target)
+        border = np.round(apply(crop_from_frame, outline(landmarks))).astype(np.int32)
+        alpha = cv2.fillPoly(np.zeros((CROP_PX, CROP_PX), np.float32), [border], 1.0)
+        return Sight(
+            source=source,
+            result=self._embed(placed.image, landmarks),
+            w=placed.w,
+            crop=aligned_crop(placed.image, landmarks),
+            alpha=cv2.GaussianBlur(alpha, (0, 0), SEAM_PX).astype(np.float32),
+            picture_from_crop=fit_similarity(target[points], placed.generated[points]),
+            blur_px=float(np.clip(BLUR * np.hypot(*crop_from_frame[:, 0]), *BLUR_PX)),
+            light_px=LIGHT_SIGMA * face_width(apply(crop_from_frame, landmarks)),
+        )
+
+
+def identity_directions(latent: Latent, view: View, looks_stay: bool) -> Float:
+    """Find the directions in which w tells people apart whose attributes are the same.
+
+    Args:
+        latent: maps crop, identity, blendshapes and landmarks to w.
+        view: whose attributes.
+        looks_stay: leave out what tells sex, age, ancestry, beard and glasses.
+
+    Returns:
+        float32 (512, ``DIRECTIONS``), each as long as one standard deviation.
+    """
+    bank = load_bank()
+    rows = evenly(range(len(bank)), PEOPLE)
+    crop = as_input(view.crop)
+    w = np.stack([latent(crop, bank.embeddings[row], view.blendshapes, view.landmarks) for row in rows])
+    w -= w.mean(axis=0)
+    if looks_stay:
+        labels = bank.labels[rows] - bank.labels[rows].mean(axis=0)
+        w -= labels @ np.linalg.lstsq(labels, w, rcond=None)[0]
+    _, lengths, directions = np.linalg.svd(w, full_matrices=False)
+    deviations = lengths[:DIRECTIONS] / np.sqrt(len(rows))
+    return np.asarray(directions[:DIRECTIONS].T * deviations, np.float32)

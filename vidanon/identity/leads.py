@@ -1,0 +1,167 @@
+"""What leads to each new face: found out when it is first asked for, and once in a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from vidanon.geometry import apply
+from vidanon.identity.bend import find_bend
+from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
+from vidanon.identity.keep import Aim, Keeper
+from vidanon.identity.views import most_different
+from vidanon.networks.runtime import resolve_device
+from vidanon.stages.head_pose import HeadPose
+from vidanon.stages.landmark import Landmarker
+from vidanon.stages.synthesize import Synthesizer
+from vidanon.types import Float, IdentityCode, Source, Track, UInt8
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
+    from vidanon.settings import Settings
+
+KEEPER_EXIT_PX = 128
+"""So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
+BEND_SCENES = 8
+"""In so many scenes, those most from the front, it is seen how a head with a new face is turned."""
+ESTRANGE_SCENES = 5
+"""In so many, the most different ones, what a recogniser sees of the source."""
+
+
+class Stage(Protocol):
+    """Draws a new face on scenes; safe to call from several threads."""
+
+    def place(self, number: int) -> Placed | None:
+        """Draw it on the scene of that number; None where it cannot be."""
+
+    def draw(self, number: int, bend: Float) -> UInt8 | None:
+        """Draw it bent; None where it cannot be."""
+
+
+Build = Callable[[int, Scenes, Aim], Stage]
+"""Returns what draws a person's new face on some scenes, led there as is said."""
+Found = TypeVar("Found")
+
+
+class Leads:
+    """What leads to the new faces of a plan; safe to call from several threads.
+
+    Args:
+        sources: who is replaced, by person.
+        synthesizer: makes w and pictures.
+        landmarker: finds the faces in them.
+        models: where the networks are that read them.
+        settings: of the run.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[int, Source],
+        synthesizer: Synthesizer,
+        landmarker: Landmarker,
+        models: ModelStore,
+        settings: Settings,
+    ) -> None:
+        self._sources, self._synthesizer, self._landmarker = sources, synthesizer, landmarker
+        self._models, self._runtime = models, settings.runtime
+        self._drawn_with = repr(settings.render)
+        self._aiming, self._bending = threading.Lock(), threading.Lock()
+
+    def aim(self, person: int, code: IdentityCode, build: Build | None) -> Aim:
+        """Return what leads to a new face that looks of the source's kind and is not taken for the source.
+
+        Args:
+            person: who is replaced.
+            code: by whom.
+            build: draws the face on scenes; None: it may be taken for the source there.
+        """
+        source = self._sources.get(person)
+        with self._aiming:
+            if source is None:
+                return self._keeper.aim(code, None)
+            kept = self._known(source, "kept", code, lambda: self._keeper.aim(code, source))
+            if build is None:
+                return kept
+            return self._known(
+                source, "aim", code, lambda: self._estranged(person, code, source, kept, build)
+            )
+
+    def bend(self, person: int, code: IdentityCode, build: Build) -> Float | None:
+        """Return how a new face is bent, float32 (478, 2), unit crops; None: it is not."""
+        source = self._sources.get(person)
+        if source is None or not source.scenes:
+            return None
+
+        def found() -> Float:
+            scenes = source.scenes[:BEND_SCENES]
+            stage = build(person, scenes, self.aim(person, code, build))
+            pose = HeadPose(self._models)
+            return find_bend(stage.draw, scenes, self._landmarker, pose, self._runtime.workers)
+
+        with self._bending:
+            return self._known(source, "bend", code, found)
+
+    def _known(self, source: Source, what: str, code: IdentityCode, find: Callable[[], Found]) -> Found:
+        """Return what was found of a new face in somebody's place, or find it."""
+        key = what, *map(str, code.drawn_as), self._drawn_with
+        if key not in source.found:
+            source.found[key] = find()
+        found: Found = source.found[key]
+        return found
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        """Made with the first aim, under its lock: where nobody is drawn its networks are not loaded."""
+        self._synthesizer.prepare(KEEPER_EXIT_PX, close_up=True)
+        return Keeper(
+            self._synthesizer.latent,
+            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX, close_up=True),
+            self._landmarker,
+            self._models,
+            self._runtime,
+        )
+
+    @cached_property
+    def _estranger(self) -> Estranger:
+        device = resolve_device(self._runtime.device)
+        return Estranger(self._models, device, self._runtime.workers)
+
+    def _estranged(self, person: int, code: IdentityCode, source: Source, aim: Aim, build: Build) -> Aim:
+        if not source.scenes:
+            return aim
+        shapes = np.stack([_aligned(track).ravel() for _, track in source.scenes])
+        scenes = [source.scenes[row] for row in most_different(shapes, ESTRANGE_SCENES)]
+
+        def place(number: int, shift: Float) -> Placed | None:
+            return build(person, scenes, aim.shifted(shift)).place(number)
+
+        shift = self._estranger.shift(
+            place,
+            scenes,
+            code.vector,
+            lambda: identity_directions(self._synthesizer.latent, source.views[0], not code.refused),
+            LIMITS[min(code.refused, len(LIMITS) - 1)],
+        )
+        return aim.shifted(shift)
+
+
+class Known:
+    """The lead of one face that is drawn on scenes."""
+
+    def __init__(self, aim: Aim) -> None:
+        self._aim = aim
+
+    def aim(self, person: int, code: IdentityCode, build: Build | None) -> Aim:
+        """Return what leads to it."""
+        return self._aim
+
+    def bend(self, person: int, code: IdentityCode, build: Build) -> None:
+        """Return None: by how much is said when it is drawn."""
+
+
+def _aligned(track: Track) -> Float:
+    return apply(track.crop_from_frame[0], track.landmarks[0].astype(np.float32))

@@ -145,7 +145,16 @@ def test_what_lies_on_the_line_but_for_coding_noise_is_obscured_at_once() -> Non
     found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
     better = remedy(make_plan(make_track(), spares=0), found, obscure_only=False)
     assert better is not None
-    assert hidden_frames(better.tracks[0]) == {*range(5, 16), *range(25, 36)}
+    assert hidden_frames(better.tracks[0]) == {*range(5, 36)}, "and what would flash between"
+
+
+@pytest.mark.parametrize(("rate", "flashes"), [(25, True), (10, False)])
+def test_a_face_does_not_flash_between_two_masks(rate: int, flashes: bool) -> None:
+    plan = make_plan(make_track(), spares=0)
+    plan = replace(plan, info=replace(plan.info, average_rate=Fraction(rate)))
+    better = remedy(plan, make_audit({0: [10, 26]}), obscure_only=True)
+    assert better is not None
+    assert (hidden_frames(better.tracks[0]) == {*range(5, 32)}) == flashes, "where it shows for five frames"
 
 
 def test_a_track_that_mostly_fails_is_obscured_as_a_whole() -> None:

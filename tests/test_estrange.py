@@ -11,6 +11,7 @@ from sample_cut import cut_sample
 from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
+from vidanon.identity import estrange
 from vidanon.identity.bank import load_bank
 from vidanon.identity.estrange import LIMITS, Estranger, identity_directions
 from vidanon.identity.views import most_different
@@ -68,7 +69,10 @@ def test_recognisers_take_a_new_face_for_a_stranger_once_it_is_led_away(clip: Pa
         assert after[unasked] > before[unasked] + 0.03, unasked.name
 
 
-def test_a_face_is_led_the_same_way_with_any_number_of_threads(clip: Path, plan: Plan) -> None:
+def test_a_face_is_led_the_same_way_with_any_number_of_threads(
+    clip: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estrange, "ROUNDS", 2)
     found = []
     for workers in (1, 3):
         settings = load_settings(None, [f"runtime.workers={workers}"])

@@ -210,11 +210,14 @@ class _Tracks:
         Without a plan enough was judged already.
         """
         wanted: dict[int, list[Float]] = defaultdict(list)
-        for number, (pairs, _) in numbered.items() if self.plan else ():
+        for number, (pairs, hidden) in numbered.items() if self.plan else ():
             masked = set(obscured_at.get(number, ()))
             suspect = number in suspects
             least = NEARLY if suspect else -np.inf
-            nearness = {p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), least) for p in pairs}
+            nearness = {face.frame: -1.0 if face.frame in masked else least for face in hidden}
+            nearness |= {
+                p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), least) for p in pairs
+            }
             budget = self._samples[number] * (SUSPECT_SAMPLES if suspect else CLOSER_SAMPLES)
             for frame in closer_frames(nearness, budget):
                 wanted[frame] += [

@@ -139,9 +139,10 @@ def prefer_where_it_failed(
 
     They are drawn where it happened and, since a face that hides there may fail elsewhere, on some frames of
     the first preview too. Those come first that hide the person in most of the frames that failed, and last
-    those that do in none. Where none of those drawn does in any, all are dropped: the present face, which fits, stays, and the mask does what no
-    face can. The refused face itself, which comes first, and all others no longer keep age, sex and ancestry
-    of the source, as what is kept may be what was recognised, and lead further away from it.
+    those that do in none. Where none of those drawn does in any, all are dropped: the present face, which
+    fits, stays, and the mask does what no face can. The refused face itself, which comes first, and all
+    others no longer keep age, sex and ancestry of the source, as what is kept may be what was recognised, and
+    lead further away from it.
 
     Args:
         source: the video.

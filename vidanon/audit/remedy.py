@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode,
 LOCAL_SHARE = 0.6
 """A track in which no more than this share of the samples fails is obscured around them only."""
 LEAK_MARGIN_FRAMES = 5
+ISLAND_S = 0.5
+"""A face that shows for less between two masks only flashes, and is hard to judge."""
 NEAR = {SFACE: 0.03, EDGEFACE: 0.04, DLIB: 0.04}
 """What is before a face is also covered where it comes so near the line: the closer look at somebody who was
 recognised finds there what the samples before did not, and all would be drawn once more."""
@@ -73,6 +76,7 @@ def remedy(
             better = obscured(better, _around(plan, frame, frame))
         if track.id in settled.get(track.person, {}):
             better = _obscured_where_it_fails(better, settled[track.person][track.id])
+            better = _without_islands(better, round(ISLAND_S * float(plan.info.average_rate)))
         changed = changed or better is not track
         tracks.append(better)
     unseen = [track for track in _uncovered_tracks(plan, left) if not _repeats(track, plan)]
@@ -153,6 +157,15 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
     for some in _ranges_around(failing, track, result):
         better = obscured(better, some)
     return obscured(track, range(track.start, track.end)) if better is track else better
+
+
+def _without_islands(track: Track, shortest: int) -> Track:
+    """Return the track obscured also where it shows for fewer frames between two masks."""
+    hidden = track.start + np.flatnonzero(~np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+    for before, after in pairwise(hidden.tolist()):
+        if after - before - 1 < shortest:
+            track = obscured(track, range(before + 1, after))
+    return track
 
 
 def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:

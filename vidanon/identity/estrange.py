@@ -30,10 +30,10 @@ from vidanon.stages.synthesize import as_input
 from vidanon.types import Float, Frame, Track, UInt8, View
 
 if TYPE_CHECKING:
-    from vidanon.identity.search import Search, Sight
+    from vidanon.identity.search import Search
     from vidanon.models.registry import ModelStore
 
-LIMITS = (0.24, 0.16, 0.10)
+LIMITS = (0.20, 0.14, 0.08)
 """What SFace may see of the source in the frames looked at, by the number of refusals."""
 AIMED_BELOW = 0.13
 """Frames are led so far below the limit if they can be: others are worse than those that are looked at."""
@@ -69,6 +69,35 @@ class Placed(NamedTuple):
 
 Place = Callable[[int, Float], Placed | None]
 """Draws the new face, with w shifted by float32 (512,), on the scene of that number; None where it cannot."""
+
+
+class Sight(NamedTuple):
+    """A composite as SFace sees it.
+
+    Attributes:
+        source: float32 (128,), unit length, who is replaced.
+        result: float32 (128,), unit length, the composite.
+        w: float32 (512,), of the new face.
+        crop: uint8 RGB (112, 112, 3), what SFace sees.
+        alpha: float32 (112, 112), share of the new face in it, 0..1.
+        picture_from_crop: float32 (2, 3), from unit square to unit square.
+        blur_px: standard deviation of what the frame's resolution leaves, in the crop.
+        light_px: light coarser than this is the source's own.
+    """
+
+    source: Float
+    result: Float
+    w: Float
+    crop: UInt8
+    alpha: Float
+    picture_from_crop: Float
+    blur_px: float
+    light_px: float
+
+    @property
+    def likeness(self) -> float:
+        """SFace similarity of source and composite."""
+        return float(self.source @ self.result)
 
 
 class Estranger:
@@ -135,8 +164,6 @@ class Estranger:
         return self._embed(frame.image, track.landmarks[0].astype(np.float32))
 
     def _sight(self, scene: tuple[Frame, Track], source: Float, placed: Placed) -> Sight:
-        from vidanon.identity.search import Sight
-
         landmarks = scene[1].landmarks[0].astype(np.float32)
         crop_from_frame = fit_similarity(five_points(landmarks), TEMPLATE)
         points = list(CONTROL)

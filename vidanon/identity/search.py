@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,42 +14,16 @@ from torch import Tensor
 from vidanon.networks.likeness import Likeness, contrast
 from vidanon.types import Float, UInt8
 
-STEPS, RATE = 2, 0.12
+if TYPE_CHECKING:
+    from vidanon.identity.estrange import Sight
+
+STEPS, RATE = 2, 0.16
 """So many steps are taken before the result is drawn anew, each so far along every direction."""
 TOWARDS = 0.5
 """What it counts to look like the fictional person, beside not to look like the source: two keys are to lead
 two ways."""
 STAY = 0.003
 """What a change by a standard deviation costs."""
-
-
-class Sight(NamedTuple):
-    """A composite as SFace sees it.
-
-    Attributes:
-        source: float32 (128,), unit length, who is replaced.
-        result: float32 (128,), unit length, the composite.
-        w: float32 (512,), of the new face.
-        crop: uint8 RGB (112, 112, 3), what SFace sees.
-        alpha: float32 (112, 112), share of the new face in it, 0..1.
-        picture_from_crop: float32 (2, 3), from unit square to unit square.
-        blur_px: standard deviation of what the frame's resolution leaves, in the crop.
-        light_px: light coarser than this is the source's own.
-    """
-
-    source: Float
-    result: Float
-    w: Float
-    crop: UInt8
-    alpha: Float
-    picture_from_crop: Float
-    blur_px: float
-    light_px: float
-
-    @property
-    def likeness(self) -> float:
-        """SFace similarity of source and composite."""
-        return float(self.source @ self.result)
 
 
 class Search:

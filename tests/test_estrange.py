@@ -11,9 +11,10 @@ from sample_cut import cut_sample
 from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
+from vidanon.geometry import apply
 from vidanon.identity import estrange
 from vidanon.identity.bank import load_bank
-from vidanon.identity.estrange import LIMITS, Estranger, identity_directions
+from vidanon.identity.estrange import LIMITS, Estranger, Placed, identity_directions
 from vidanon.identity.views import most_different
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -97,6 +98,29 @@ def test_a_stranger_stays_as_it_is_and_costs_no_search(plan: Plan) -> None:
             lambda number, shift: None, source.scenes, source.embedding, unasked, limit
         ).any()
     assert not estranger.shift(lambda number, shift: None, (), source.embedding, unasked, LIMITS[0]).any()
+
+
+def test_a_face_is_not_led_so_far_that_the_gate_stops_it(plan: Plan) -> None:
+    source, asked = plan.sources[0], []
+
+    def place(number: int, shift: Float) -> Placed | None:
+        """Return the source itself, until it would be led anywhere."""
+        asked.append(shift)
+        frame, track = source.scenes[number]
+        landmarks = track.landmarks[0].astype(np.float32)
+        unit = apply(track.crop_from_frame[0], landmarks)
+        return None if shift.any() else Placed(np.zeros(512, np.float32), frame.image, unit, landmarks)
+
+    latent = Synthesizer(ModelStore(), "cpu", 2).latent
+    shift = Estranger(ModelStore(), "cpu", 2).shift(
+        place,
+        source.scenes[:2],
+        load_bank().embeddings[0],
+        lambda: identity_directions(latent, source.views[0], True),
+        LIMITS[0],
+    )
+    assert asked[-1].any(), "it was tried"
+    assert not shift.any()
 
 
 def test_directions_tell_people_apart_and_looks_only_where_these_may_change(plan: Plan) -> None:

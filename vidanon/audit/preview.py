@@ -39,7 +39,7 @@ and where the most frames are drawn, since of eight of the most different views 
 .05, SFace found 2.4 of 100 pictures of 150 people of LFW again at one false match in 1,000, with .13 .9."""
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
-MAX_DRAWN = 6
+MAX_DRAWN = 12
 """So many faces of a person are drawn at most before the first render: what SFace sees in the best of them is
 led away, which takes as long as to draw some."""
 MAX_DRAWN_AGAIN = 2

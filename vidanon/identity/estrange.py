@@ -23,17 +23,17 @@ from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import CROP_PX, TEMPLATE, SFace, aligned_crop, five_points
 from vidanon.identity.keep import Latent
 from vidanon.identity.views import evenly
-from vidanon.networks.runtime import shared, state_of_file
 from vidanon.stages.blend import LIGHT_SIGMA, face_width, outline
 from vidanon.stages.mesh import CONTROL
 from vidanon.stages.synthesize import as_input
+from vidanon.stages.workers import release_memory
 from vidanon.types import Float, Frame, Track, UInt8, View
 
 if TYPE_CHECKING:
     from vidanon.identity.search import Search
     from vidanon.models.registry import ModelStore
 
-LIMITS = (0.20, 0.14, 0.08)
+LIMITS = (0.28, 0.20, 0.12)
 """What SFace may see of the source in the frames looked at, by the number of refusals."""
 AIMED_BELOW = 0.13
 """Frames are led so far below the limit if they can be: others are worse than those that are looked at."""
@@ -129,34 +129,39 @@ class Estranger:
             limit: what SFace may see of the source in a scene.
 
         Returns:
-            float32 (512,); 0 where the new face is a stranger as it is.
+            float32 (512,), the best that was drawn; 0 where the new face is a stranger as it is.
         """
-        shift = np.zeros(load_bank().w.shape[1], np.float32)
+        shift = best = np.zeros(load_bank().w.shape[1], np.float32)
         search: Search | None = None
+        states: list[tuple[int, float]] = []
         with ThreadPoolExecutor(self._workers) as pool:
             sources = list(pool.map(self._source, scenes))
-            excess: list[float] = []
-            for _ in range(ROUNDS):
+            for number in range(1, ROUNDS + 1):
                 placed = pool.map(place, range(len(scenes)), repeat(shift))
                 sights = [
                     self._sight(scene, source, result)
                     for scene, source, result in zip(scenes, sources, placed, strict=True)
                     if result is not None
                 ]
-                excess = [sum(max(sight.likeness - limit, 0.0) for sight in sights), *excess]
-                if excess[0] == 0 or min(excess[:2]) > PROGRESS * min(excess[2:], default=np.inf):
+                excess = sum(max(sight.likeness - limit, 0.0) for sight in sights)
+                states.append((-len(sights), excess))
+                if states[-1] <= min(states):
+                    best = shift
+                if excess == 0 or number == ROUNDS or not _gets_better(states):
                     break
                 search = search or self._search(directions(), wanted)
                 shift = search.go_on(sights, limit - AIMED_BELOW, pool)
-        return shift
+        if search is not None:
+            del search
+            release_memory()
+        return best
 
     def _search(self, directions: Float, wanted: Float) -> Search:
         from vidanon.identity.search import Search
         from vidanon.networks.likeness import Likeness
 
-        graphs = [self._models.path(name) for name in ("generator-synthesis", "sface")]
-        key = ("likeness", *(state_of_file(path) for path in graphs), self._device)
-        likeness = shared(key, lambda: Likeness(self._models).to(self._device))
+        # Not kept: it takes a second to load, and .2 GB for as long as it stays.
+        likeness = Likeness(self._models).to(self._device)
         return Search(likeness, directions, wanted)
 
     def _source(self, scene: tuple[Frame, Track]) -> Float:
@@ -181,6 +186,18 @@ class Estranger:
             blur_px=float(np.clip(BLUR * np.hypot(*crop_from_frame[:, 0]), *BLUR_PX)),
             light_px=LIGHT_SIGMA * face_width(apply(crop_from_frame, landmarks)),
         )
+
+
+def _gets_better(states: list[tuple[int, float]]) -> bool:
+    """Say whether to go on: each state is the negative number of scenes drawn, and what exceeds the limit.
+
+    A face that the gate no longer lets through in some scene has gone too far.
+    """
+    if states[-1][0] > states[0][0]:
+        return False
+    before, lately = states[:-2], states[-2:]
+    least = min((excess for _, excess in before), default=np.inf)
+    return min(excess for _, excess in lately) <= PROGRESS * least
 
 
 def identity_directions(latent: Latent, view: View, looks_stay: bool) -> Float:

@@ -17,12 +17,12 @@ from vidanon.types import Float, UInt8
 if TYPE_CHECKING:
     from vidanon.identity.estrange import Sight
 
-STEPS, RATE = 2, 0.16
+STEPS, RATE = 2, 0.10
 """So many steps are taken before the result is drawn anew, each so far along every direction."""
 TOWARDS = 0.5
 """What it counts to look like the fictional person, beside not to look like the source: two keys are to lead
 two ways."""
-STAY = 0.003
+STAY = 0.005
 """What a change by a standard deviation costs."""
 
 

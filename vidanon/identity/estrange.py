@@ -151,6 +151,8 @@ class Estranger:
                     break
                 search = search or self._search(directions(), wanted)
                 shift = search.go_on(sights, limit - AIMED_BELOW, pool)
+                if not np.isfinite(shift).all():  # w was none that the generator knows
+                    break
         if search is not None:
             del search
             release_memory()

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vidanon.geometry import apply
 from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import chin_shade
-from vidanon.identity.views import evenly, most_different, places_of
+from vidanon.identity.views import aligned, evenly, most_different, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
@@ -292,13 +291,9 @@ def _most_different(places: list[tuple[Track, int]]) -> list[int]:
     The next most different view of the head, not the next moment, shows what a new face does not hide.
     """
     compared = evenly(places, MAX_COMPARED)
-    shapes = np.stack([_aligned(track, row).ravel() for track, row in compared])
+    shapes = np.stack([aligned(track, row).ravel() for track, row in compared])
     rows = most_different(shapes, min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1]))
     return sorted({compared[row][0].start + compared[row][1] for row in rows})
-
-
-def _aligned(track: Track, row: int) -> Float:
-    return apply(track.crop_from_frame[row], track.landmarks[row].astype(np.float32))
 
 
 def read_frames(source: Path, indices: set[int]) -> list[Frame]:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from vidanon.geometry import apply
 from vidanon.identity.bend import find_bend
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.keep import Aim, Keeper
-from vidanon.identity.views import most_different
+from vidanon.identity.views import aligned, most_different
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.synthesize import Synthesizer
-from vidanon.types import Float, IdentityCode, Source, Track, UInt8
+from vidanon.types import Float, IdentityCode, Source, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -133,7 +132,7 @@ class Leads:
     def _estranged(self, person: int, code: IdentityCode, source: Source, aim: Aim, build: Build) -> Aim:
         if not source.scenes:
             return aim
-        shapes = np.stack([_aligned(track).ravel() for _, track in source.scenes])
+        shapes = np.stack([aligned(track, 0).ravel() for _, track in source.scenes])
         scenes = [source.scenes[row] for row in most_different(shapes, ESTRANGE_SCENES)]
 
         def place(number: int, shift: Float) -> Placed | None:
@@ -161,7 +160,3 @@ class Known:
 
     def bend(self, person: int, code: IdentityCode, build: Build) -> None:
         """Return None: by how much is said when it is drawn."""
-
-
-def _aligned(track: Track) -> Float:
-    return apply(track.crop_from_frame[0], track.landmarks[0].astype(np.float32))

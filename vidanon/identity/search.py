@@ -87,9 +87,7 @@ class _View:
             sight.light_px,
             sight.blur_px,
         )
-        # From [-1, 1] of one to [-1, 1] of the other.
-        linear, offset = np.hsplit(sight.picture_from_crop, [2])
-        self._placed = tensor(np.hstack([linear, 2 * offset + linear.sum(axis=1, keepdims=True) - 1]))
+        self._placed = tensor(sight.picture_from_crop)
         with torch.no_grad():
             self._base = self._drawn(start)
         self._contrast = contrast(self._crop, self._base, self._alpha, self._light_px)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from vidanon.geometry import apply
 from vidanon.types import Float, Plan, Track
 
 Item = TypeVar("Item")
@@ -35,6 +36,11 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     if not items:
         return []
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))]
+
+
+def aligned(track: Track, row: int) -> Float:
+    """Return the landmarks in a row of a track, float32 (478, 2), in the unit crop."""
+    return apply(track.crop_from_frame[row], track.landmarks[row].astype(np.float32))
 
 
 def most_different(shapes: Float, count: int) -> list[int]:

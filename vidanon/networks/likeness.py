@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
 EXIT_PX = 128
-CROP_PX = 112
 CONTRAST = (0.2, 1.3)
 """Between these lies what the colour match can make of a picture's contrast."""
 LEAST_WEIGHT = 0.05
@@ -46,7 +45,7 @@ class Likeness(nn.Module):
 
         Args:
             w: float32 (1, 512).
-            picture_from_crop: float32 (2, 3), both in [-1, 1] from border to border.
+            picture_from_crop: float32 (2, 3), from unit square to unit square.
             alpha: float32 (1, 1, 112, 112), share of the new face.
             blur_px: what the frame's resolution leaves, standard deviation in the crop.
             light_px: the light coarser than this is the source's own.
@@ -55,15 +54,33 @@ class Likeness(nn.Module):
             float32 (1, 3, 112, 112), the levels of the picture less those of its coarse light.
         """
         picture = cast(Tensor, self.generator(w))
-        grid = functional.affine_grid(picture_from_crop[None], [1, 3, CROP_PX, CROP_PX], align_corners=False)
-        levels = (picture + 1) * 127.5
-        crop = functional.grid_sample(levels, grid, "bilinear", "border", align_corners=False)
+        crop = warp((picture + 1) * 127.5, picture_from_crop[None], alpha.shape[-1])
         return without_light(_blurred(crop, blur_px), alpha, light_px)
 
     def embedding(self, crop: Tensor) -> Tensor:
         """Map a crop (1, 3, 112, 112), 0..255, to SFace's embedding (128,), of unit length."""
         vector = self.sface(crop.clamp(0, 255))[0].reshape(-1)
         return functional.normalize(vector, dim=0)
+
+
+def warp(pictures: Tensor, unit_from_crop: Tensor, size: int) -> Tensor:
+    """Cut crops out of pictures.
+
+    Args:
+        pictures: (n, 3, h, h), a unit square each.
+        unit_from_crop: (n, 2, 3), from the crop's unit square to the picture's.
+        size: side of the crops, pixels.
+
+    Returns:
+        (n, 3, size, size); outside of a picture its border goes on.
+    """
+    # From [-1, 1] of the crop to [-1, 1] of the picture.
+    linear = unit_from_crop[:, :, :2]
+    offset = 2 * unit_from_crop[:, :, 2] + linear.sum(2) - 1
+    grid = functional.affine_grid(
+        torch.cat([linear, offset[..., None]], 2), [len(pictures), 3, size, size], align_corners=False
+    )
+    return functional.grid_sample(pictures, grid, "bilinear", "border", align_corners=False)
 
 
 def without_light(crop: Tensor, alpha: Tensor, light_px: float) -> Tensor:

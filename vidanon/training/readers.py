@@ -13,6 +13,7 @@ from vidanon.identity.embed import CROP_PX as SFACE_PX
 from vidanon.identity.embed import TEMPLATE
 from vidanon.models.registry import ModelStore
 from vidanon.networks.exit_heads import load_exit_generator
+from vidanon.networks.likeness import warp
 from vidanon.networks.torch_graph import TorchGraph
 from vidanon.stages.landmark import BLENDSHAPE_IDS, square_around
 from vidanon.stages.landmark import CROP_PX as MESH_PX
@@ -83,26 +84,6 @@ def load_graph(models: ModelStore, name: str, member: str) -> TorchGraph:
         return TorchGraph(ov.Core().read_model(models.path(name)))
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(models.path(name)) as bundle:
         return TorchGraph(ov.Core().read_model(Path(bundle.extract(member, folder))))
-
-
-def warp(pictures: Tensor, unit_from_crop: Tensor, size: int) -> Tensor:
-    """Cut crops out of pictures.
-
-    Args:
-        pictures: (n, 3, h, h), a unit square each.
-        unit_from_crop: (n, 2, 3), from the crop's unit square to the picture's.
-        size: side of the crops, pixels.
-
-    Returns:
-        (n, 3, size, size); outside of a picture its border goes on.
-    """
-    # From [-1, 1] of the crop to [-1, 1] of the picture.
-    linear = unit_from_crop[:, :, :2]
-    offset = 2 * unit_from_crop[:, :, 2] + linear.sum(2) - 1
-    grid = functional.affine_grid(
-        torch.cat([linear, offset[..., None]], 2), [len(pictures), 3, size, size], align_corners=False
-    )
-    return functional.grid_sample(pictures, grid, "bilinear", "border", align_corners=False)
 
 
 def unit_from_sface(landmarks: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidanon.networks.exit_heads import load_exit_generator
-from vidanon.networks.torch_graph import TorchGraph
+from vidanon.networks.torch_graph import load_graph
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -31,11 +31,9 @@ class Likeness(nn.Module):
     """
 
     def __init__(self, models: ModelStore) -> None:
-        import openvino as ov
-
         super().__init__()
         self.generator = load_exit_generator(models, EXIT_PX)
-        self.sface = TorchGraph(ov.Core().read_model(models.path("sface")))
+        self.sface = load_graph(models, "sface")
         self.requires_grad_(False)
 
     def drawn(

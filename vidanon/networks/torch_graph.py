@@ -7,7 +7,8 @@ CUDA and for losses that need gradients. Operations follow OpenVINO's operation 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidanon.errors import ModelsError
+
+if TYPE_CHECKING:
+    from vidanon.models.registry import ModelStore
 
 Attributes = dict[str, Any]
 Value = Any
@@ -206,6 +210,19 @@ class TorchGraph(nn.Module):
             parts = result if isinstance(result, tuple) else (result,)
             values |= {(name, port): part for port, part in enumerate(parts)}
         return tuple(values[source] for source in self._outputs)
+
+
+def load_graph(models: ModelStore, name: str, member: str = "") -> TorchGraph:
+    """Load a frozen network as a differentiable module; ``member`` of a bundle, or empty."""
+    import tempfile
+    import zipfile
+
+    import openvino as ov
+
+    if not member:
+        return TorchGraph(ov.Core().read_model(models.path(name)))
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(models.path(name)) as bundle:
+        return TorchGraph(ov.Core().read_model(Path(bundle.extract(member, folder))))
 
 
 def _source(port: Any) -> tuple[str, int]:

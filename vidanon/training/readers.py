@@ -14,7 +14,7 @@ from vidanon.identity.embed import TEMPLATE
 from vidanon.models.registry import ModelStore
 from vidanon.networks.exit_heads import load_exit_generator
 from vidanon.networks.likeness import warp
-from vidanon.networks.torch_graph import TorchGraph
+from vidanon.networks.torch_graph import load_graph
 from vidanon.stages.landmark import BLENDSHAPE_IDS, square_around
 from vidanon.stages.landmark import CROP_PX as MESH_PX
 from vidanon.training.data import CROP_PX, FACE_BOX, PICTURE_PX
@@ -70,20 +70,6 @@ class GeneratorReader(nn.Module):
         crops = warp(levels, square, MESH_PX).permute(0, 2, 3, 1)
         points: Tensor = self.mesh(crops)[0].reshape(-1, LANDMARK_COUNT, 3)[..., :2] / MESH_PX
         return points @ self.square[:, :2].T + self.square[:, 2]
-
-
-def load_graph(models: ModelStore, name: str, member: str) -> TorchGraph:
-    """Load a frozen network as a differentiable module; ``member`` of a bundle, or empty."""
-    import tempfile
-    import zipfile
-    from pathlib import Path
-
-    import openvino as ov
-
-    if not member:
-        return TorchGraph(ov.Core().read_model(models.path(name)))
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(models.path(name)) as bundle:
-        return TorchGraph(ov.Core().read_model(Path(bundle.extract(member, folder))))
 
 
 def unit_from_sface(landmarks: Tensor) -> Tensor:

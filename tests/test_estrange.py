@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from sample_cut import cut_sample
 from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
+from vidanon.errors import ModelsError
 from vidanon.geometry import apply
 from vidanon.identity import estrange
 from vidanon.identity.bank import load_bank
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, identity_directions
+from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.views import most_different
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -98,6 +101,31 @@ def test_a_stranger_stays_as_it_is_and_costs_no_search(plan: Plan) -> None:
             lambda number, shift: None, source.scenes, source.embedding, unasked, limit
         ).any()
     assert not estranger.shift(lambda number, shift: None, (), source.embedding, unasked, LIMITS[0]).any()
+
+
+def test_a_search_that_is_killed_leaves_the_face_where_it_is(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = plan.sources[0]
+
+    def place(number: int, shift: Float) -> Placed:
+        """Return the source itself."""
+        frame, track = source.scenes[number]
+        landmarks = track.landmarks[0].astype(np.float32)
+        unit = apply(track.crop_from_frame[0], landmarks)
+        return Placed(np.zeros(512, np.float32), frame.image, unit, landmarks)
+
+    monkeypatch.setattr(sys, "executable", "false")  # a process that ends at once
+    shift = Estranger(ModelStore(), "cpu", 2).shift(
+        place, source.scenes[:2], source.embedding, lambda: np.zeros((512, 4), np.float32), LIMITS[0]
+    )
+    assert not shift.any()
+
+
+def test_a_search_says_which_model_is_missing(tmp_path: Path) -> None:
+    task = Task(tmp_path, "cpu", 1, np.zeros((512, 4), np.float32), np.zeros(128, np.float32))
+    with Searcher(task) as searcher, pytest.raises(ModelsError, match="missing"):
+        searcher.go_on([], 0.2)
 
 
 def test_a_face_is_not_led_so_far_that_the_gate_stops_it(plan: Plan) -> None:

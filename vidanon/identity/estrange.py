@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,15 +23,14 @@ from vidanon.geometry import apply, compose, fit_similarity, invert, picture_fro
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import CROP_PX, TEMPLATE, SFace, aligned_crop, five_points
 from vidanon.identity.keep import Latent
+from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.views import evenly
 from vidanon.stages.blend import LIGHT_SIGMA, face_width, outline
 from vidanon.stages.mesh import CONTROL
 from vidanon.stages.synthesize import as_input
-from vidanon.stages.workers import release_memory
 from vidanon.types import Float, Frame, Track, UInt8, View
 
 if TYPE_CHECKING:
-    from vidanon.identity.search import Search
     from vidanon.models.registry import ModelStore
 
 LIMITS = (0.28, 0.20, 0.12)
@@ -132,9 +132,9 @@ class Estranger:
             float32 (512,), the best that was drawn; 0 where the new face is a stranger as it is.
         """
         shift = best = np.zeros(load_bank().w.shape[1], np.float32)
-        search: Search | None = None
+        searcher: Searcher | None = None
         states: list[tuple[int, float]] = []
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self._workers) as pool, ExitStack() as stack:
             sources = list(pool.map(self._source, scenes))
             for number in range(1, ROUNDS + 1):
                 placed = pool.map(place, range(len(scenes)), repeat(shift))
@@ -149,22 +149,14 @@ class Estranger:
                     best = shift
                 if excess == 0 or number == ROUNDS or not _gets_better(states):
                     break
-                search = search or self._search(directions(), wanted)
-                shift = search.go_on(sights, limit - AIMED_BELOW, pool)
-                if not np.isfinite(shift).all():  # w was none that the generator knows
+                if searcher is None:
+                    task = Task(self._models.root, self._device, self._workers, directions(), wanted)
+                    searcher = stack.enter_context(Searcher(task))
+                found = searcher.go_on(sights, limit - AIMED_BELOW)
+                if found is None or not np.isfinite(found).all():  # or w was none that the generator knows
                     break
-        if search is not None:
-            del search
-            release_memory()
+                shift = found
         return best
-
-    def _search(self, directions: Float, wanted: Float) -> Search:
-        from vidanon.identity.search import Search
-        from vidanon.networks.likeness import Likeness
-
-        # Not kept: it takes a second to load, and .2 GB for as long as it stays.
-        likeness = Likeness(self._models).to(self._device)
-        return Search(likeness, directions, wanted)
 
     def _source(self, scene: tuple[Frame, Track]) -> Float:
         frame, track = scene

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from vidanon.audit.judge import audit
 from vidanon.bars import Bar, format_verdicts, judge, mean_of
 from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
@@ -19,11 +20,13 @@ from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_tab
 from vidanon.identity.bank import load_bank
 from vidanon.measures import expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.settings import load_settings
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.head_pose import HeadPose, angle_deg, canonical_face
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.target import rejected_path
-from vidanon.tally import FacePair, FaceReading, glasses_steady
+from vidanon.tally import FacePair, FaceReading, Memory, glasses_steady
 from vidanon.types import EMBEDDING_SIZE
 
 FRAMES = 12
@@ -113,6 +116,26 @@ def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
     assert result["leak_frames"] == 0
     assert result["faces_lost"] == result["faces_judged"] > 0
     assert result["sface_mean"] is None and result["correlation"]["blink"] is None
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_who_was_recognised_once_is_looked_for_between_frames_that_show_no_face(
+    clip: Path, store: ModelStore, tmp_path: Path, suspect: bool
+) -> None:
+    """The face shows in one frame, which is none of those that are always judged."""
+    shown = 6
+    hidden = reencode(
+        clip,
+        tmp_path / "hidden.mp4",
+        ("eq", {"brightness": 0.15, "contrast": 1.2}),  # else it would be found unchanged
+        ("drawbox", {"color": "gray", "t": "fill", "enable": f"not(eq(n,{shown}))"}),
+    )
+    plan = analyse(clip, load_settings(None, []), store)
+    memory = Memory(suspects={plan.tracks[0].id} if suspect else set())
+    result = audit(clip, hidden, store, plan=plan, samples=2, memory=memory)
+    (track,) = result.tracks
+    assert not result.leaks
+    assert [sample.frame for sample in track.samples if sample.recognised_by] == [shown] * suspect
 
 
 def test_videos_of_different_size_are_refused(clip: Path, store: ModelStore, tmp_path: Path) -> None:

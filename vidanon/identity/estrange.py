@@ -24,6 +24,7 @@ from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import CROP_PX, TEMPLATE, SFace, aligned_crop, five_points
 from vidanon.identity.keep import Latent
 from vidanon.identity.searcher import Searcher, Task
+from vidanon.identity.turn import turn_slopes
 from vidanon.identity.views import evenly
 from vidanon.stages.blend import LIGHT_SIGMA, face_width, outline
 from vidanon.stages.mesh import CONTROL
@@ -43,6 +44,9 @@ PROGRESS = 0.95
 """What two rounds have to bring the excess over the limit down to: sometimes nothing helps."""
 DIRECTIONS, PEOPLE = 64, 192
 """So many directions are told from w of so many people."""
+EXPRESSIONS, RAISED, TURNED_DEG = 16, 0.3, 5.0
+"""So many directions are left out in which w changes most with expression and pose, as told by blendshapes
+raised by so much and a head turned by so many degrees."""
 BLUR, BLUR_PX = 0.5, (0.4, 3.0)
 """A pixel of the frame blurs by so much of its size in the crop, and that by no less and no more."""
 SEAM_PX = 2.0
@@ -194,13 +198,17 @@ def _gets_better(states: list[tuple[int, float]]) -> bool:
     return min(excess for _, excess in lately) <= PROGRESS * least
 
 
-def identity_directions(latent: Latent, view: View, looks_stay: bool) -> Float:
+def identity_directions(latent: Latent, view: View, asked: Float, kept: bool) -> Float:
     """Find the directions in which w tells people apart whose attributes are the same.
+
+    A quarter of that spread lies in the 16 directions in which the mapper moves w most for another expression
+    or pose.
 
     Args:
         latent: maps crop, identity, blendshapes and landmarks to w.
         view: whose attributes.
-        looks_stay: leave out what tells sex, age, ancestry, beard and glasses.
+        asked: float32 (128,), unit length, the fictional person as the mapper is asked for it.
+        kept: leave out what tells sex, age, ancestry, beard and glasses, and those of expression and pose.
 
     Returns:
         float32 (512, ``DIRECTIONS``), each as long as one standard deviation.
@@ -210,9 +218,27 @@ def identity_directions(latent: Latent, view: View, looks_stay: bool) -> Float:
     crop = as_input(view.crop)
     w = np.stack([latent(crop, bank.embeddings[row], view.blendshapes, view.landmarks) for row in rows])
     w -= w.mean(axis=0)
-    if looks_stay:
+    if kept:
         labels = bank.labels[rows] - bank.labels[rows].mean(axis=0)
         w -= labels @ np.linalg.lstsq(labels, w, rcond=None)[0]
+        moved = expression_directions(latent, view, asked)
+        w -= w @ moved @ moved.T
     _, lengths, directions = np.linalg.svd(w, full_matrices=False)
     deviations = lengths[:DIRECTIONS] / np.sqrt(len(rows))
     return np.asarray(directions[:DIRECTIONS].T * deviations, np.float32)
+
+
+def expression_directions(latent: Latent, view: View, asked: Float) -> Float:
+    """Return those in which w of a person changes most with expression and pose, (512, n), orthonormal.
+
+    Args:
+        latent: maps crop, identity, blendshapes and landmarks to w.
+        view: around whose attributes.
+        asked: float32 (128,), unit length, the person: others move half in other directions.
+    """
+    crop = as_input(view.crop)
+    at_rest = latent(crop, asked, view.blendshapes, view.landmarks)
+    raised = view.blendshapes + RAISED * np.eye(len(view.blendshapes), dtype=np.float32)
+    changes = [latent(crop, asked, blendshapes, view.landmarks) - at_rest for blendshapes in raised]
+    _, _, directions = np.linalg.svd(np.stack([*changes, *turn_slopes() * TURNED_DEG]), full_matrices=False)
+    return np.asarray(directions[:EXPRESSIONS].T, np.float32)

@@ -142,7 +142,9 @@ class Leads:
             place,
             scenes,
             code.vector,
-            lambda: identity_directions(self._synthesizer.latent, source.views[0], not code.refused),
+            lambda: identity_directions(
+                self._synthesizer.latent, source.views[0], aim.asked, not code.refused
+            ),
             LIMITS[min(code.refused, len(LIMITS) - 1)],
         )
         return aim.shifted(shift)

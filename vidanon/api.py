@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidanon.errors import InputError, OutputError, SettingsError, UnsafeError
+from vidanon.progress import Progress, meter
 from vidanon.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.types import Plan
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the pass ("analyse", "render", "audit"), the frames done, the total or 0."""
 NOT_AUDITED = "NOT AUDITED: nobody checked that no face is left and no one is recognisable"
 
 KEPT_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
@@ -77,7 +75,7 @@ def ensure_models(models: ModelStore, device: str = "auto", progress: Progress |
 
     for name in names_in("pipeline"):
         models.fetch(name)
-    convert_ahead(models, device, _named(progress, "convert"))
+    convert_ahead(models, device, meter(progress, "convert"))
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -150,7 +148,7 @@ def _planned(
     from vidanon.plan import analyse
 
     started = time.monotonic()
-    plan = analyse(source, settings, models, _named(progress, "analyse"))
+    plan = analyse(source, settings, models, meter(progress, "analyse"))
     analysed = time.monotonic()
     plan, links = prefer_strangers(source, plan, settings, models)
     return plan, links, {"analyse": analysed - started, "choose": time.monotonic() - analysed}
@@ -369,7 +367,7 @@ def audit_files(
         _check_report(source, output, report, Settings())
     for name in ("centerface", "yunet", "face-landmarker"):
         models.fetch(name)
-    found = audit(source, output, models, workers, progress=_named(progress, "audit"))
+    found = audit(source, output, models, workers, progress=meter(progress, "audit"))
     if report is not None:
         from vidanon.audit.report import write_report
 
@@ -391,9 +389,3 @@ def _store(settings: Settings) -> ModelStore:
     from vidanon.models.registry import ModelStore
 
     return ModelStore(offline=settings.runtime.offline)
-
-
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)

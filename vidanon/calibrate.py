@@ -6,7 +6,6 @@ different people where the threshold must be so that it says so wrongly in one o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from vidanon.errors import InputError
 from vidanon.models.thresholds import FALSE_ACCEPT_RATES, FORMAT, VERSION
+from vidanon.progress import Meter
 from vidanon.recognisers import RECOGNISERS, load_recognisers, score_matrix
 from vidanon.types import Bool, Float, UInt8
 
@@ -31,7 +31,7 @@ Embeddings = dict[str, Float]
 
 
 def calibrate(
-    folder: Path, models: ModelStore, workers: int = 2, progress: Callable[[int, int], None] | None = None
+    folder: Path, models: ModelStore, workers: int = 2, progress: Meter | None = None
 ) -> dict[str, Any]:
     """Find the thresholds of all recognisers.
 

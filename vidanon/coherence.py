@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidanon.api import Progress, check_target, ensure_models
+from vidanon.api import check_target, ensure_models
 from vidanon.errors import InputError
 from vidanon.geometry import apply
 from vidanon.mixing import Head, Mixer, read_picture
@@ -30,7 +30,8 @@ from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Face
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
-    from vidanon.settings import Settings
+    from vidanon.progress import Progress
+from vidanon.settings import Settings
 
 NO_FACE_LEVEL = 128
 """Grey of the picture that stands for a frame without a face."""

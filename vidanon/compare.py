@@ -20,6 +20,7 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.measures import detail_left, is_same_picture, is_unchanged
+from vidanon.progress import Meter
 from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers, margins_of
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
@@ -281,7 +282,7 @@ def compare_videos(
     workers: int = 2,
     recognisers: tuple[Recogniser, ...] = RECOGNISERS,
     observe: Observer | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Meter | None = None,
     memory: Memory | None = None,
     looks: bool = False,
 ) -> Tally:

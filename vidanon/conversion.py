@@ -10,19 +10,19 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidanon.errors import DeviceError
 from vidanon.networks.converted import Recipe, converted_network, is_converted
 from vidanon.networks.runtime import resolve_device
+from vidanon.progress import Meter
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
 _log = logging.getLogger(__name__)
-Watch = Callable[[int, int], None]
 
 
 def recipes(models: ModelStore) -> list[Recipe]:
@@ -54,7 +54,7 @@ def convert(models: ModelStore) -> Iterator[str]:
         yield recipe.name
 
 
-def convert_ahead(models: ModelStore, device: str = "auto", progress: Watch | None = None) -> None:
+def convert_ahead(models: ModelStore, device: str = "auto", progress: Meter | None = None) -> None:
     """Have another process convert all networks if any is not; where it cannot, the run itself will.
 
     Args:

@@ -18,6 +18,7 @@ from vidanon.identity.look import LookEncoder
 from vidanon.identity.sources import with_sources
 from vidanon.identity.views import frontality
 from vidanon.networks.runtime import resolve_device
+from vidanon.progress import Meter
 from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
 from vidanon.stages.follow import Looker, in_groups, with_next
@@ -87,7 +88,7 @@ def analyse(
     source: Path,
     settings: Settings,
     models: ModelStore,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Meter | None = None,
     choose_faces: Callable[[dict[int, Profile]], dict[int, IdentityCode]] | None = None,
 ) -> Plan:
     """Find, track and link all faces of a video and choose the new ones.
@@ -130,7 +131,7 @@ def look_at(
     source: Path,
     settings: Settings,
     models: ModelStore,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Meter | None = None,
 ) -> Seen:
     """Find, track, link and describe everyone in a video; arguments and errors as of :func:`analyse`."""
     selection = parse_selection(settings.select)

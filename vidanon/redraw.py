@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vidanon.renderer import CONTEXT_FRAMES, Progress, Renderer, render, require_source
+from vidanon.progress import Meter
+from vidanon.renderer import CONTEXT_FRAMES, Renderer, render, require_source
 from vidanon.rendersummary import RenderSummary
 from vidanon.stages.synthesize import exit_for_face
 from vidanon.types import Float, Plan, Track
@@ -79,7 +80,7 @@ def write_span(
     start: tuple[int, int] | None,
     target: Path,
     settings: EncodeSettings,
-    progress: Progress | None = None,
+    progress: Meter | None = None,
 ) -> RenderSummary:
     """Draw some frames into a file of their own, without sound.
 
@@ -114,7 +115,7 @@ def redraw(
     target: Path,
     settings: Settings,
     models: ModelStore,
-    progress: Progress | None = None,
+    progress: Meter | None = None,
     *,
     before: Drawn,
     folder: Path,
@@ -233,7 +234,7 @@ def _lateness(path: Path, keys: KeyPictures, source: Path) -> int:
     return keys[0][1] - expected
 
 
-def _further(progress: Progress, done: int, total: int) -> Progress:
+def _further(progress: Meter, done: int, total: int) -> Meter:
     return lambda now, _: progress(done + now, total)
 
 

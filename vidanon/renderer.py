@@ -10,7 +10,7 @@ the face of every second frame is generated, and those in between are means of t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vidanon.identity.keep import Aim
 from vidanon.identity.leads import Known, Leads
 from vidanon.identity.sources import with_sources
 from vidanon.models.registry import ModelStore
+from vidanon.progress import Meter
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from vidanon.stages.encode import Encoder
     from vidanon.stages.stills import StillsEncoder
 
-Progress = Callable[[int, int], None]
 
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
@@ -156,7 +156,7 @@ class Renderer:
         frames: Iterable[Frame],
         encoder: Encoder | StillsEncoder,
         span: range | None = None,
-        progress: Progress | None = None,
+        progress: Meter | None = None,
     ) -> RenderSummary:
         """Draw consecutive frames and write them, or those of them whose index lies in ``span``.
 
@@ -318,18 +318,27 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not (face.show and self.draw(image, face, self._bend(face.track.person))):
+                if not face.show or self.draw(image, face, self._bend(face.track.person)) is None:
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face, bend: Float | None) -> bool:
-        """Draw the new face; say whether it could be. ``bend``: float32 (478, 2), in the unit crop."""
+    def draw(self, image: UInt8, face: _Face, bend: Float | None) -> Float | None:
+        """Draw the new face.
+
+        Args:
+            image: uint8 RGB (h, w, 3), changed in place.
+            face: with its picture.
+            bend: float32 (478, 2), in the unit crop.
+
+        Returns:
+            float32 (478, 2), where its landmarks came to lie, pixels; None where it could not be drawn.
+        """
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
         region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
-            return False
+            return None
         crop_from_frame = face.track.crop_from_frame[face.offset]
         if bend is not None:
             bend = bend @ invert(crop_from_frame)[:, :2].T
@@ -339,7 +348,7 @@ class Renderer:
         blend.blend(
             image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
         )
-        return True
+        return target
 
 
 class _Stage:
@@ -355,19 +364,23 @@ class _Stage:
             self._faces[number] = work.faces[number]
         return self._faces[number]
 
-    def draw(self, number: int, bend: Float | None = None) -> UInt8 | None:
+    def draw(self, number: int, bend: Float) -> UInt8 | None:
         """Draw it bent; None where the gate does not let it through."""
-        image, face = self._frames[number].image.copy(), self._face(number)
-        return image if face.passes and self._renderer.draw(image, face, bend) else None
+        image, target = self._drawn(number, bend)
+        return None if target is None else image
 
     def place(self, number: int) -> Placed | None:
         """Draw it and say where; None where the gate does not let it through."""
-        image, face = self.draw(number), self._face(number)
-        if image is None or face.w is None or face.picture is None or face.landmarks is None:
+        image, target = self._drawn(number, None)
+        face = self._face(number)
+        if target is None or face.w is None or face.picture is None or face.landmarks is None:
             return None
-        target = warp.target_landmarks(face.landmarks, face.track.landmarks[face.offset].astype(np.float32))
         side = np.float32(len(face.picture))
         return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, target)
+
+    def _drawn(self, number: int, bend: Float | None) -> tuple[UInt8, Float | None]:
+        image, face = self._frames[number].image.copy(), self._face(number)
+        return image, self._renderer.draw(image, face, bend) if face.passes else None
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
@@ -390,7 +403,7 @@ def render(
     target: Path,
     settings: Settings,
     models: ModelStore,
-    progress: Progress | None = None,
+    progress: Meter | None = None,
 ) -> RenderSummary:
     """Write the video with new faces to ``target``.
 

@@ -8,7 +8,7 @@ choosing and learning the new faces, so it is a weaker witness; EdgeFace and dli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
 from vidanon.measures import MASK_DETAIL
+from vidanon.progress import Meter
 from vidanon.recognisers import DLIB, SFACE, Recogniser, fetch_recognisers, recognised_by
 from vidanon.stages.landmark import box_iou
 from vidanon.tally import (
@@ -60,7 +61,7 @@ def audit(
     plan: Plan | None = None,
     obscured_at: dict[int, list[int]] | None = None,
     samples: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Meter | None = None,
     memory: Memory | None = None,
 ) -> Audit:
     """Measure what is left of the people of ``source`` in ``output``.

@@ -13,6 +13,7 @@ from vidanon.audit.judge import audit
 from vidanon.audit.preview import prefer_where_it_failed
 from vidanon.audit.record import UNCOVERED, Audit
 from vidanon.audit.remedy import remedy, without_hands
+from vidanon.progress import Meter, Progress, meter
 from vidanon.stages.workers import release_memory
 from vidanon.tally import Memory
 from vidanon.types import Plan
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 
 OTHER_FACES = 2
 """So often another face is tried, after hands were covered."""
-Progress = Callable[[str, int, int], None]
-Draw = Callable[
-    ["Path", "Plan", "Path", "Settings", "ModelStore", Callable[[int, int], None] | None], "RenderSummary"
-]
+Draw = Callable[["Path", "Plan", "Path", "Settings", "ModelStore", Meter | None], "RenderSummary"]
 """Makes a file from a plan, as :func:`vidanon.renderer.render` does."""
 
 
@@ -128,7 +126,7 @@ class _Rounds:
         from vidanon.renderer import render
 
         release_memory()
-        what = self.source, plan, self.target, self.settings, self.models, self._watch("render", number)
+        what = self.source, plan, self.target, self.settings, self.models, self._meter("render", number)
         if self.before is None or self.draw is not None:
             summary = (self.draw or render)(*what)
         else:
@@ -148,7 +146,7 @@ class _Rounds:
             plan,
             summary.obscured_at,
             self.settings.audit.samples,
-            self._watch("audit", number),
+            self._meter("audit", number),
             self.memory,
         )
         self.seconds["audit"] += time.monotonic() - started
@@ -171,10 +169,9 @@ class _Rounds:
         self.tried.append((plan, found))
         return better
 
-    def _watch(self, name: str, number: int) -> Callable[[int, int], None] | None:
+    def _meter(self, name: str, number: int) -> Meter | None:
         """Return what reports the frames of one pass."""
-        progress, full = self.progress, f"{name} {number + 1}" if number else name
-        return None if progress is None else lambda done, total: progress(full, done, total)
+        return meter(self.progress, f"{name} {number + 1}" if number else name)
 
 
 def _recognised(found: Audit) -> dict[int, list[int]]:

@@ -74,7 +74,10 @@ class CropEmbedder:
         Returns:
             float32 (n,), unit length.
         """
-        crop = aligned_crop(image, landmarks)
+        return self.of_crop(aligned_crop(image, landmarks))
+
+    def of_crop(self, crop: UInt8) -> Float:
+        """Embed what :func:`aligned_crop` cut, as the call does."""
         batch = np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
         vector = self._network(self._scaled(batch))[0][0]
         unit: Float = vector / max(float(np.linalg.norm(vector)), 1e-9)

@@ -141,12 +141,10 @@ class Estranger:
         with ThreadPoolExecutor(self._workers) as pool, ExitStack() as stack:
             sources = list(pool.map(self._source, scenes))
             for number in range(1, ROUNDS + 1):
-                placed = pool.map(place, range(len(scenes)), repeat(shift))
-                sights = [
-                    self._sight(scene, source, result)
-                    for scene, source, result in zip(scenes, sources, placed, strict=True)
-                    if result is not None
-                ]
+                looks = pool.map(
+                    self._sight, range(len(scenes)), scenes, sources, repeat(place), repeat(shift)
+                )
+                sights = [sight for sight in looks if sight is not None]
                 excess = sum(max(sight.likeness - limit, 0.0) for sight in sights)
                 states.append((-len(sights), excess))
                 if states[-1] <= min(states):
@@ -166,19 +164,25 @@ class Estranger:
         frame, track = scene
         return self._embed(frame.image, track.landmarks[0].astype(np.float32))
 
-    def _sight(self, scene: tuple[Frame, Track], source: Float, placed: Placed) -> Sight:
+    def _sight(
+        self, number: int, scene: tuple[Frame, Track], source: Float, place: Place, shift: Float
+    ) -> Sight | None:
+        placed = place(number, shift)
+        if placed is None:
+            return None
         landmarks = scene[1].landmarks[0].astype(np.float32)
         crop_from_frame = fit_similarity(five_points(landmarks), TEMPLATE)
         points = list(CONTROL)
         unit_from_crop = invert(picture_from_unit(CROP_PX))
         target = apply(compose(unit_from_crop, crop_from_frame), placed.target)
         border = np.round(apply(crop_from_frame, outline(landmarks))).astype(np.int32)
+        crop = aligned_crop(placed.image, landmarks)
         alpha = cv2.fillPoly(np.zeros((CROP_PX, CROP_PX), np.float32), [border], 1.0)
         return Sight(
             source=source,
-            result=self._embed(placed.image, landmarks),
+            result=self._embed.of_crop(crop),
             w=placed.w,
-            crop=aligned_crop(placed.image, landmarks),
+            crop=crop,
             alpha=cv2.GaussianBlur(alpha, (0, 0), SEAM_PX).astype(np.float32),
             picture_from_crop=fit_similarity(target[points], placed.generated[points]),
             blur_px=float(np.clip(BLUR * np.hypot(*crop_from_frame[:, 0]), *BLUR_PX)),

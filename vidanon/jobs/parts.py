@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ import numpy as np
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.manifest import product_digest
 from vidanon.leftovers import remove_leftovers
+from vidanon.progress import Meter
 from vidanon.rendersummary import BY_TRACK, RenderSummary
 from vidanon.settings import Settings
 from vidanon.types import Plan
@@ -122,7 +123,7 @@ def render_in_parts(
     target: Path,
     settings: Settings,
     models: ModelStore,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Meter | None = None,
     *,
     executor: Executor,
     folder: Path,
@@ -182,9 +183,7 @@ def in_processes(jobs: int, target: Path) -> Iterator[Draw]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _draw(
-    parts: Sequence[Part], work: PartWork, executor: Executor, progress: Callable[[int, int], None] | None
-) -> None:
+def _draw(parts: Sequence[Part], work: PartWork, executor: Executor, progress: Meter | None) -> None:
     """Draw what is missing; the first failure stops the rest."""
     total = parts[-1].stop
     missing = [part for part in parts if not part.counts.exists()]

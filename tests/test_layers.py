@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vidanon"
-GROUND = ("types", "errors", "settings", "geometry", "private")
+GROUND = ("types", "errors", "settings", "geometry", "private", "progress")
 RANKS = {name: 0 for name in GROUND} | {"models": 1, "networks": 1, "stages": 1, "identity": 1, "training": 3}
 RANKS |= {
     "plan": 2,

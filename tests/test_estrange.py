@@ -39,12 +39,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(clip: Path) -> Plan:
-    """The person is to be replaced by their own likeness."""
+    """The person is to be replaced by somebody who is nearly their own likeness."""
     for name in ("face-landmarker", "edgeface", "dlib-resnet"):
         model(name)
     plan = analyse(clip, load_settings(None, []), ModelStore())
-    likeness = IdentityCode("likeness", plan.sources[0].embedding)
+    mixed = plan.sources[0].embedding + 0.3 * load_bank().embeddings[0]
+    likeness = IdentityCode("likeness", (mixed / np.linalg.norm(mixed)).astype(np.float32))
     return replace(plan, identities={0: likeness})
+
+
+def itself(source: Source, number: int) -> Placed:
+    """Return the source in its own place."""
+    frame, track = source.scenes[number]
+    landmarks = track.landmarks[0].astype(np.float32)
+    unit = apply(track.crop_from_frame[0], landmarks)
+    return Placed(np.zeros(512, np.float32), frame.image, unit, landmarks)
 
 
 def margins(renderer: Renderer, clip: Path, plan: Plan) -> dict[Recogniser, float]:
@@ -63,13 +72,12 @@ def margins(renderer: Renderer, clip: Path, plan: Plan) -> dict[Recogniser, floa
     return dict(zip(RECOGNISERS, np.mean(found, axis=0).tolist(), strict=True))
 
 
-def test_recognisers_see_less_of_the_source_in_a_face_that_is_led_away(clip: Path, plan: Plan) -> None:
+def test_recognisers_take_a_new_face_for_a_stranger_once_it_is_led_away(clip: Path, plan: Plan) -> None:
     models, settings = ModelStore(), load_settings(None, [])
     led = Renderer(plan, settings, models, RenderSummary())
     as_it_is = led.previewing(plan.identities, 256)
     before, after = margins(as_it_is, clip, plan), margins(led, clip, plan)
-    # Asked for the source's own likeness, it stays near the line; who is asked for is a stranger else.
-    assert before[SFACE] < 0 and after[SFACE] > before[SFACE] + 0.06
+    assert before[SFACE] < 0 < after[SFACE]
     for unasked in (EDGEFACE, DLIB):  # take no part in it
         assert after[unasked] > before[unasked] + 0.03, unasked.name
 
@@ -108,24 +116,20 @@ def test_a_search_that_is_killed_leaves_the_face_where_it_is(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = plan.sources[0]
-
-    def place(number: int, shift: Float) -> Placed:
-        """Return the source itself."""
-        frame, track = source.scenes[number]
-        landmarks = track.landmarks[0].astype(np.float32)
-        unit = apply(track.crop_from_frame[0], landmarks)
-        return Placed(np.zeros(512, np.float32), frame.image, unit, landmarks)
-
     monkeypatch.setattr(sys, "executable", "false")  # a process that ends at once
     shift = Estranger(ModelStore(), "cpu", 2).shift(
-        place, source.scenes[:2], source.embedding, lambda: np.zeros((512, 4), np.float32), LIMITS[0]
+        lambda number, shift: itself(source, number),
+        source.scenes[:2],
+        source.embedding,
+        lambda: np.zeros((512, 4), np.float32),
+        LIMITS[0],
     )
     assert not shift.any()
 
 
 def test_a_search_says_which_model_is_missing(tmp_path: Path) -> None:
     task = Task(tmp_path, "cpu", 1, np.zeros((512, 4), np.float32), np.zeros(128, np.float32))
-    with Searcher(task) as searcher, pytest.raises(ModelsError, match="missing"):
+    with Searcher(lambda: task) as searcher, pytest.raises(ModelsError, match="missing"):
         searcher.go_on([], 0.2)
 
 
@@ -135,10 +139,7 @@ def test_a_face_is_not_led_so_far_that_the_gate_stops_it(plan: Plan) -> None:
     def place(number: int, shift: Float) -> Placed | None:
         """Return the source itself, until it would be led anywhere."""
         asked.append(shift)
-        frame, track = source.scenes[number]
-        landmarks = track.landmarks[0].astype(np.float32)
-        unit = apply(track.crop_from_frame[0], landmarks)
-        return None if shift.any() else Placed(np.zeros(512, np.float32), frame.image, unit, landmarks)
+        return None if shift.any() else itself(source, number)
 
     latent = Synthesizer(ModelStore(), "cpu", 2).latent
     shift = Estranger(ModelStore(), "cpu", 2).shift(

@@ -31,7 +31,7 @@ from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Face
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
     from vidanon.progress import Progress
-from vidanon.settings import Settings
+    from vidanon.settings import Settings
 
 NO_FACE_LEVEL = 128
 """Grey of the picture that stands for a frame without a face."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vidanon.cli.progress import ProgressPrinter
+from vidanon.progress import meter
 
 
 @click.command()
@@ -34,7 +35,7 @@ def calibrate(faces: Path, output: Path | None, workers: int, offline: bool, qui
     for name in ("centerface", "yunet", "face-landmarker", *recognisers):
         models.fetch(name)
     with ProgressPrinter(quiet) as progress:
-        result = measure(faces, models, workers, lambda done, total: progress("calibrate", done, total))
+        result = measure(faces, models, workers, meter(progress, "calibrate"))
     pictures = f"{result['pictures']} pictures ({result['without_face']} without a face)"
     pairs = f"{result['same_pairs']} pairs of one person, {result['different_pairs']} of two"
     click.echo(f"{result['people']} people, {pictures}, {pairs}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -136,9 +135,12 @@ class Estranger:
             float32 (512,), the best that was drawn; 0 where the new face is a stranger as it is.
         """
         shift = best = np.zeros(load_bank().w.shape[1], np.float32)
-        searcher: Searcher | None = None
         states: list[tuple[int, float]] = []
-        with ThreadPoolExecutor(self._workers) as pool, ExitStack() as stack:
+
+        def task() -> Task:
+            return Task(self._models.root, self._device, self._workers, directions(), wanted)
+
+        with ThreadPoolExecutor(self._workers) as pool, Searcher(task) as searcher:
             sources = list(pool.map(self._source, scenes))
             for number in range(1, ROUNDS + 1):
                 looks = pool.map(
@@ -151,9 +153,6 @@ class Estranger:
                     best = shift
                 if excess == 0 or number == ROUNDS or not _gets_better(states):
                     break
-                if searcher is None:
-                    task = Task(self._models.root, self._device, self._workers, directions(), wanted)
-                    searcher = stack.enter_context(Searcher(task))
                 found = searcher.go_on(sights, limit - AIMED_BELOW)
                 if found is None or not np.isfinite(found).all():  # or w was none that the generator knows
                     break

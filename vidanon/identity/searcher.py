@@ -6,6 +6,7 @@ import logging
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -41,17 +42,15 @@ class Task(NamedTuple):
 class Searcher:
     """A :class:`vidanon.identity.search.Search` in another process; what it is sent stays in memory.
 
-    Used as a context, at whose end the process is no more.
+    Used as a context, at whose end the process is no more. It begins when it is first asked to go on.
+
+    Args:
+        task: says what is searched for; called where anything is.
     """
 
-    def __init__(self, task: Task) -> None:
-        command = [sys.executable, "-m", __name__]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._to, self._from = self._process.stdin, self._process.stdout
-        self._first: Task | None = task
+    def __init__(self, task: Callable[[], Task]) -> None:
+        self._task = task
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,8 +58,9 @@ class Searcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
     def go_on(self, sights: list[Sight], aim: float) -> Float | None:
         """Go on from where the composites were drawn, see :meth:`vidanon.identity.search.Search.go_on`.
@@ -71,12 +71,15 @@ class Searcher:
         Raises:
             ModelsError: a model is missing.
         """
+        orders: list[object] = [(sights, aim)]
+        if self._process is None:
+            orders.insert(0, self._task())
+            self._process = _start()
+        assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            if self._first is not None:
-                _send(self._to, self._first)
-                self._first = None
-            _send(self._to, (sights, aim))
-            reply = pickle.load(self._from)  # noqa: S301 - from our own process
+            for order in orders:
+                _send(self._process.stdin, order)
+            reply = pickle.load(self._process.stdout)  # noqa: S301 - from our own process
         except (OSError, EOFError, pickle.UnpicklingError):
             _log.warning("the search for a face further from the source ended before its time")
             return None
@@ -84,6 +87,15 @@ class Searcher:
             raise reply
         shift: Float = reply
         return shift
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _send(pipe: IO[bytes], message: Any) -> None:

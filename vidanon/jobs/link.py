@@ -19,6 +19,7 @@ from vidanon.identity.choose import Profile, choose
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.job import Faces
 from vidanon.jobs.scan import Found
+from vidanon.progress import meter
 from vidanon.settings import Settings
 from vidanon.stages.track import link
 
@@ -40,7 +41,7 @@ class Survey:
         from vidanon.plan import look_at
 
         models = ModelStore(offline=self.settings.runtime.offline)
-        seen = look_at(found.path, self.settings, models, lambda done, total: report("link", done, total))
+        seen = look_at(found.path, self.settings, models, meter(report, "link"))
         return seen.profiles
 
 

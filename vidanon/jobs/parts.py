@@ -22,7 +22,7 @@ import numpy as np
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.manifest import product_digest
 from vidanon.leftovers import remove_leftovers
-from vidanon.progress import Meter
+from vidanon.progress import Meter, meter
 from vidanon.rendersummary import BY_TRACK, RenderSummary
 from vidanon.settings import Settings
 from vidanon.types import Plan
@@ -107,7 +107,7 @@ class PartWork:
                 part.start,
                 temporary,
                 self.settings.encode,
-                lambda done, total: report("render", done, total),
+                meter(report, "render"),
             )
             publish(temporary, part.path)
         finally:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vidanon.geometry import apply, compose, fit_similarity, invert, unit_crop_from_frame
 from vidanon.networks.segmenter import MAP_PX, Part
 from vidanon.stages import blend, gate, obscure, segment, warp
-from vidanon.stages.mesh import BROWS, CONTROL, EYES, FACE_OVAL
+from vidanon.stages.mesh import BROWS, CONTROL, EYES, FACE_OVAL, LIPS
 from vidanon.types import Bool, Float, UInt8
 
 
@@ -44,7 +44,9 @@ def head_parts(**areas: tuple[int, int, int, int]) -> Float:
     return np.asarray(np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1))
 
 
-def put_on(image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None) -> UInt8:
+def put_on(
+    image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None, bearded: bool = False
+) -> UInt8:
     """Return the image with a plain new face (or ``new``, the size of the image) blended in."""
     result = image.copy()
     region = blend.region_of_interest(landmarks, image.shape)
@@ -52,7 +54,7 @@ def put_on(image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = Non
     x0, y0, x1, y1 = region
     if new is None:
         new = np.full((*image.shape[:2], 4), (120, 120, 120, 255), np.uint8)
-    blend.blend(result, new[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, parts, CROP_FROM_FRAME)
+    blend.blend(result, new[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, parts, CROP_FROM_FRAME, bearded)
     return result
 
 
@@ -123,6 +125,21 @@ def test_a_grey_video_stays_grey(landmarks: Float) -> None:
     result = put_on(image, landmarks, head_parts(), new)
     spread = result.max(axis=2).astype(int) - result.min(axis=2)
     assert spread[140:180, 130:170].max() <= 3
+
+
+def test_a_new_face_is_darker_where_the_bearded_source_has_its_beard(landmarks: Float) -> None:
+    landmarks[2], landmarks[list(LIPS)] = (150, 180), (150, 195)
+    image = np.full((300, 300, 3), 150, np.uint8)
+    image[205:] = 40
+    parts = head_parts(beard=(0, 205, 300, 300))
+    shaven, bearded = (put_on(image, landmarks, parts, bearded=x) for x in (False, True))
+    chin, forehead = np.s_[215:230, 135:165], np.s_[110:170, 120:180]
+    assert 40 < bearded[chin].mean() < 0.85 * shaven[chin].mean()
+    assert (bearded[forehead] == shaven[forehead]).all()
+    no_beard = head_parts()
+    np.testing.assert_array_equal(
+        put_on(image, landmarks, no_beard, bearded=True), put_on(image, landmarks, no_beard)
+    )
 
 
 def test_a_face_in_the_dark_does_not_shine(landmarks: Float) -> None:

@@ -29,6 +29,7 @@ from vidanon.progress import Meter
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
+from vidanon.stages.outline import outline
 from vidanon.stages.workers import one_thread_each, ordered_map, windowed
 from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
@@ -345,9 +346,9 @@ class Renderer:
         target = warp.target_landmarks(face.landmarks, source, bend)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
-        blend.blend(
-            image, warped, source, region, options.mask_forehead, options.feather, parts, crop_from_frame
-        )
+        mask = options.mask_forehead, options.feather
+        bearded = self._aim(face.track.person).bearded
+        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, bearded)
         return target
 
 
@@ -394,7 +395,7 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
 
 def _close_ups(track: Track) -> Bool:
     """Return, by offset, of which new faces a close-up is enough."""
-    return synthesize.fit_close_up(apply_each(track.crop_from_frame, blend.outline(track.landmarks)))
+    return synthesize.fit_close_up(apply_each(track.crop_from_frame, outline(track.landmarks)))
 
 
 def render(

@@ -21,12 +21,13 @@ import numpy as np
 from vidanon.geometry import apply, compose, fit_similarity, invert, picture_from_unit
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import CROP_PX, TEMPLATE, SFace, aligned_crop, five_points
-from vidanon.identity.keep import Latent
+from vidanon.identity.keep import BEARD, Latent
 from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.turn import turn_slopes
 from vidanon.identity.views import evenly
-from vidanon.stages.blend import LIGHT_SIGMA, face_width, outline
+from vidanon.stages.blend import LIGHT_SIGMA
 from vidanon.stages.mesh import CONTROL
+from vidanon.stages.outline import face_width, outline
 from vidanon.stages.synthesize import as_input
 from vidanon.types import Float, Frame, Track, UInt8, View
 
@@ -204,14 +205,15 @@ def _gets_better(states: list[tuple[int, float]]) -> bool:
 def identity_directions(latent: Latent, view: View, asked: Float, kept: bool) -> Float:
     """Find the directions in which w tells people apart whose attributes are the same.
 
-    A quarter of that spread lies in the 16 directions in which the mapper moves w most for another expression
-    or pose.
+    What tells beard and glasses is always left out: where the hair of a chin fades, the shadow of the
+    source's beard stays. A quarter of the spread lies in the 16 directions in which the mapper moves w most
+    for another expression or pose.
 
     Args:
         latent: maps crop, identity, blendshapes and landmarks to w.
         view: whose attributes.
         asked: float32 (128,), unit length, the fictional person as the mapper is asked for it.
-        kept: leave out what tells sex, age, ancestry, beard and glasses, and those of expression and pose.
+        kept: leave out what tells sex, age and ancestry too, and those of expression and pose.
 
     Returns:
         float32 (512, ``DIRECTIONS``), each as long as one standard deviation.
@@ -221,11 +223,14 @@ def identity_directions(latent: Latent, view: View, asked: Float, kept: bool) ->
     crop = as_input(view.crop)
     w = np.stack([latent(crop, bank.embeddings[row], view.blendshapes, view.landmarks) for row in rows])
     w -= w.mean(axis=0)
+    labels = bank.labels[rows, 0 if kept else BEARD :]
+    labels = labels - labels.mean(axis=0)
+    w -= labels @ np.linalg.lstsq(labels, w, rcond=None)[0]
+    fixed = bank.w_slopes[BEARD:].T
     if kept:
-        labels = bank.labels[rows] - bank.labels[rows].mean(axis=0)
-        w -= labels @ np.linalg.lstsq(labels, w, rcond=None)[0]
-        moved = expression_directions(latent, view, asked)
-        w -= w @ moved @ moved.T
+        fixed = np.hstack([fixed, expression_directions(latent, view, asked)])
+    fixed, _ = np.linalg.qr(fixed)
+    w -= w @ fixed @ fixed.T
     _, lengths, directions = np.linalg.svd(w, full_matrices=False)
     deviations = lengths[:DIRECTIONS] / np.sqrt(len(rows))
     return np.asarray(directions[:DIRECTIONS].T * deviations, np.float32)

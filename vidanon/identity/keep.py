@@ -67,12 +67,14 @@ class Aim(NamedTuple):
         shift: float32 (512,), what is added to its w.
         brow_gain: what the brightness of the brows is multiplied by, 0..1.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
+        bearded: whether the source has a beard.
     """
 
     asked: Float
     shift: Float | float = 0.0
     brow_gain: float = 1.0
     glasses: tuple[float, float] = (-np.inf, np.inf)
+    bearded: bool = False
 
     def lead(self, w: Float) -> Float:
         """Turn what the mapper makes of ``asked``, float32 (512,), into w of the new face."""
@@ -114,6 +116,7 @@ class Keeper:
             return Aim(led_away(code, None))
         bank = load_bank()
         wanted = bank.read(source.embedding, source.look).labels
+        bearded = bool(wanted[BEARD] > BEARDED)
         glasses = (LEAST_WORN, np.inf) if wanted[GLASSES] > 0.5 else (-np.inf, MOST_BARE)
         shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
         asked, shift, gain = led_away(code, source.embedding), np.zeros(W_SIZE, np.float32), 1.0
@@ -128,14 +131,14 @@ class Keeper:
                 embedding, look, chin, brow, turned = means
                 found = bank.read(embedding / np.linalg.norm(embedding), look).labels
                 lacking = missing(wanted, found)
-                if wanted[BEARD] > BEARDED:
+                if bearded:
                     lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
                 if code.refused:
                     lacking[:BEARD] = 0
                 slopes = turn_slopes()
                 shift += lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
-        return Aim(asked, shift, gain, glasses)
+        return Aim(asked, shift, gain, glasses, bearded)
 
     def _mapped(self, view: View, asked: Float) -> Float:
         return self._latent(as_input(view.crop), asked, view.blendshapes, view.landmarks)

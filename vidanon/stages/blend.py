@@ -13,13 +13,13 @@ import numpy as np
 
 from vidanon.geometry import apply, compose
 from vidanon.stages import segment, sharpness
+from vidanon.stages.beard import beard_gain
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
+from vidanon.stages.outline import GROW, face_width, filled, grown_outline, height_above, outline
 from vidanon.types import Float, UInt8
 
-GROW = 0.04
-"""The mask reaches past the face oval by this share of the face width."""
 REGION_MARGIN = 0.08
 """What the region of interest shows around the mask, face widths: what comes in from outside."""
 SEAM_REACH = 0.3
@@ -62,17 +62,6 @@ DARK = 2.0
 """A source less than half as bright as the new face takes contrast away without the limit above."""
 
 
-def face_width(landmarks: Float) -> float:
-    """Distance between the two sides of the face oval, pixels, or its height where that is larger."""
-    return float(_width(landmarks[list(FACE_OVAL)]))
-
-
-def _width(oval: Float) -> Float:
-    """Return the same of ovals (..., 36, 2)."""
-    extent = np.ptp(oval, axis=-2)
-    return np.asarray(np.maximum(np.maximum(extent[..., 0], extent[..., 1] * 0.75), 1.0), np.float32)
-
-
 def region_of_interest(
     landmarks: Float, shape: tuple[int, ...], forehead: float = 0.5, feather: float = 0.3
 ) -> tuple[int, int, int, int] | None:
@@ -84,46 +73,13 @@ def region_of_interest(
         forehead: see :func:`blend`.
         feather: see :func:`blend`.
     """
-    outline = _outline(landmarks, GROW + REGION_MARGIN + SEAM_REACH * feather, up=forehead, down=BEARD_REACH)
-    x0, y0 = np.maximum(np.floor(outline.min(0)).astype(int), 0)
-    x1, y1 = np.minimum(np.ceil(outline.max(0)).astype(int), (shape[1], shape[0]))
+    reach = GROW + REGION_MARGIN + SEAM_REACH * feather
+    border = grown_outline(landmarks, reach, up=forehead, down=BEARD_REACH)
+    x0, y0 = np.maximum(np.floor(border.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(border.max(0)).astype(int), (shape[1], shape[0]))
     if x1 - x0 < 4 or y1 - y0 < 4:
         return None
     return int(x0), int(y0), int(x1), int(y1)
-
-
-def _outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
-    """Return the oval grown, its forehead raised and its chin lowered, face widths; (..., 36, 2) pixels."""
-    oval = np.asarray(landmarks[..., list(FACE_OVAL), :], np.float32)
-    outward = _unit(oval - oval.mean(-2, keepdims=True))
-    top, chin = (oval[..., [FACE_OVAL.index(point)], :] for point in (10, 152))
-    upward = _unit(top - chin)
-    height = (outward * upward).sum(-1, keepdims=True)
-    moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
-    width = _width(oval)[..., None, None]
-    return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
-
-
-def _unit(vectors: Float) -> Float:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6), np.float32)
-
-
-def outline(landmarks: Float) -> Float:
-    """Return the outline of what is covered whatever the source's forehead and beard are.
-
-    Args:
-        landmarks: float32 or float16 (..., 478, 2), pixels.
-
-    Returns:
-        float32 (..., 36, 2), pixels.
-    """
-    return _outline(landmarks, GROW)
-
-
-def _fill(polygon: Float, shape: tuple[int, ...]) -> Float:
-    mask = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    return np.asarray(mask / 255, np.float32)
 
 
 def _step(chance: Float, low: float, high: float) -> Float:
@@ -161,21 +117,21 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
         forehead: how far the mask reaches above the face oval, in face widths.
     """
     shape = parts.shape
-    oval = _fill(outline(landmarks), shape)
+    oval = filled(outline(landmarks), shape)
     core = segment.core_mask(landmarks, shape)
-    rim = 1 - _fill(_outline(landmarks, -RIM), shape)
-    height = _height(landmarks, shape, landmarks[list(BROWS)])
+    rim = 1 - filled(grown_outline(landmarks, -RIM), shape)
+    height = height_above(landmarks, shape, BROWS)
     upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
     # Never in front of the eyes: in hard light the shade of a brow looks like a hand.
     keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.eye_mask(landmarks, shape)
     skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
     beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
-    above = _fill(_outline(landmarks, GROW, up=forehead), shape) * skin
-    below = _fill(_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
+    above = filled(grown_outline(landmarks, GROW, up=forehead), shape) * skin
+    below = filled(grown_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
     neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
     # A new face that is wider than the head would end ragged, in what lies behind it in its own picture.
     outside = parts[..., list(segment.AROUND)].sum(2)
-    past = 1 - _fill(landmarks[list(FACE_OVAL)], shape)
+    past = 1 - filled(landmarks[list(FACE_OVAL)], shape)
     beyond = np.maximum(rim * _step(outside, 0.6, 0.9), past * _step(outside, 0.3, 0.6))
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
@@ -218,18 +174,9 @@ def match_colour(
     return matrix, (base + keep[..., None] * light).astype(np.float32)
 
 
-def _height(landmarks: Float, shape: tuple[int, ...], above: Float) -> Float:
-    """Return how far every pixel lies above the highest of some points, face widths, along the face."""
-    up = landmarks[10] - landmarks[152]
-    up = up / max(float(np.linalg.norm(up)), 1e-6)
-    rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
-    height = columns * up[0] + rows * up[1] - float((above @ up).max())
-    return np.asarray(height / face_width(landmarks), np.float32)
-
-
 def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     """Return what lies below the brows, (h, w), 0..1: sharpened, strands on the forehead would stand out."""
-    return 1 - _step(_height(landmarks, shape, landmarks[list(BROWS)]), -0.1, 0.0)
+    return 1 - _step(height_above(landmarks, shape, BROWS), -0.1, 0.0)
 
 
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
@@ -242,7 +189,7 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
         core: float32 (h, w), eyes, nose and mouth, which are always used.
     """
     width = face_width(landmarks)
-    height = _height(landmarks, face.shape, landmarks[list(BROWS)])
+    height = height_above(landmarks, face.shape, BROWS)
     above_brows = _step(height, 0.0, 0.08)
     likely = _step(face, 0.4, 0.7)
     close, wide = (_inside(likely, edge * width) for edge in (HAIR_EDGE, HAIR_EDGE_ABOVE))
@@ -282,6 +229,7 @@ def blend(
     feather: float,
     parts: Float,
     crop_from_frame: Float,
+    bearded: bool = False,
 ) -> None:
     """Blend a warped face into the frame, in place.
 
@@ -295,6 +243,7 @@ def blend(
         feather: softness of the seam, in face widths.
         parts: float32 (7, 64, 64), part chances of the source's crop.
         crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
+        bearded: whether what is dark of hair at the source's chin and cheeks is its beard.
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
@@ -305,7 +254,7 @@ def blend(
     size = (source.shape[1], source.shape[0])
     placed = segment.place_parts(parts, crop_from_frame, small_from_frame, size)
     points = apply(small_from_frame, landmarks).astype(np.float32)
-    shares = _shares(source, new, placed, points, forehead, feather)
+    shares = _shares(source, new, placed, points, forehead, feather, bearded)
     left, top, right, bottom = _box(shares.alpha)
     shares = shares.cut(np.s_[top:bottom, left:right])
     part = np.s_[step * top : step * bottom, step * left : step * right]
@@ -315,11 +264,12 @@ def blend(
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """How a face is painted, found on a small copy: ``alpha * (own * matrix @ new + offset)`` on the source.
+    """How a face is painted, found on a small copy: ``alpha * gain * (own * matrix @ new + offset)``.
 
     Attributes:
         alpha: float32 (h, w), share of the new face, 0..1.
         own: float32 (h, w), share of the new picture itself in it; the rest is skin that was filled in.
+        gain: float32 (h, w), 0..1, lower where a beard is drawn darker.
         offset: float32 (h, w, 3), what is added to it.
         matrix: float32 (3, 3), what its colours are multiplied by.
         sure: float32 (h, w), where both pictures show the face.
@@ -328,6 +278,7 @@ class _Shares:
 
     alpha: Float
     own: Float
+    gain: Float
     offset: Float
     matrix: Float
     sure: Float
@@ -335,14 +286,20 @@ class _Shares:
 
     def cut(self, part: tuple[slice, slice]) -> _Shares:
         """Return a part of them."""
-        alpha, own, offset, sure, low = (
-            x[part] for x in (self.alpha, self.own, self.offset, self.sure, self.low)
+        alpha, own, gain, offset, sure, low = (
+            x[part] for x in (self.alpha, self.own, self.gain, self.offset, self.sure, self.low)
         )
-        return _Shares(alpha, own, offset, self.matrix, sure, low)
+        return _Shares(alpha, own, gain, offset, self.matrix, sure, low)
 
 
 def _shares(
-    source: Float, new: Float, parts: Float, landmarks: Float, forehead: float, feather: float
+    source: Float,
+    new: Float,
+    parts: Float,
+    landmarks: Float,
+    forehead: float,
+    feather: float,
+    bearded: bool,
 ) -> _Shares:
     """Find how the face is painted.
 
@@ -353,6 +310,7 @@ def _shares(
         landmarks: float32 (478, 2), pixels of these.
         forehead: see :func:`blend`.
         feather: see :func:`blend`.
+        bearded: see :func:`blend`.
     """
     generated, width = np.ascontiguousarray(new[..., :3]), face_width(landmarks)
     face_chance = new[..., 3] / np.float32(255)
@@ -361,16 +319,20 @@ def _shares(
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
     brows = _grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
     skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
-    filled = segment.fill_face(generated, skin, FILL_SIGMA * width)
+    bare = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin)
-    generated += (1 - own)[..., None] * (filled - generated)
+    generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
-    offset += (1 - own)[..., None] * cv2.transform(filled, matrix)
+    gain = np.ones_like(own)
+    if bearded:
+        gain = beard_gain(source, cv2.transform(generated, matrix) + offset, parts, landmarks)
+    offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
-    return _Shares(alpha, own, offset, matrix, mask.sure, _below_brows(landmarks, mask.cover.shape))
+    low = _below_brows(landmarks, mask.cover.shape)
+    return _Shares(alpha, own, gain, offset, matrix, mask.sure, low)
 
 
 def _reduced(picture: UInt8, step: int) -> Float:
@@ -402,8 +364,9 @@ def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_pa
         )
 
     alpha, own = shares.alpha, shares.own
-    kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, alpha * own))
-    added, sure = enlarged(alpha[..., None] * shares.offset), enlarged(shares.sure)
+    bright = alpha * shares.gain
+    kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, bright * own))
+    added, sure = enlarged(bright[..., None] * shares.offset), enlarged(shares.sure)
     warped = sharpness.match_detail(warped, patch, sure, enlarged(shares.low))
     contrast = float(shares.matrix[0].sum())  # grey stays grey
     added = add_grain(added, ((warped, contrast), (patch, 1.0)), sure, alpha * (1 - own), crop_from_patch)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from vidanon.stages.mesh import BROWS
+from vidanon.stages.outline import filled_hull
 from vidanon.types import Float, UInt8
 
 SOFT = 0.03
@@ -22,11 +23,8 @@ def brow_mask(landmarks: Float, shape: tuple[int, ...]) -> Float:
         shape: of the picture.
     """
     half = len(BROWS) // 2
-    mask = np.zeros(shape[:2], np.uint8)
-    for ids in (BROWS[:half], BROWS[half:]):
-        hull = cv2.convexHull(landmarks[list(ids)].astype(np.float32))[:, 0]
-        cv2.fillPoly(mask, [np.round(hull * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    return np.asarray(mask / 255, np.float32)
+    left, right = (filled_hull(landmarks[list(ids)], shape) for ids in (BROWS[:half], BROWS[half:]))
+    return np.maximum(left, right)
 
 
 def darkened(picture: UInt8, landmarks: Float, gain: float) -> UInt8:

@@ -1,0 +1,96 @@
+"""The outline of a face: its width, grown, filled, and how high pixels lie along the face."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vidanon.stages.mesh import FACE_OVAL
+from vidanon.types import Float
+
+GROW = 0.04
+"""The mask reaches past the face oval by this share of the face width."""
+
+
+def face_width(landmarks: Float) -> float:
+    """Distance between the two sides of the face oval, pixels, or its height where that is larger."""
+    return float(_width(landmarks[list(FACE_OVAL)]))
+
+
+def _width(oval: Float) -> Float:
+    """Return the same of ovals (..., 36, 2)."""
+    extent = np.ptp(oval, axis=-2)
+    return np.asarray(np.maximum(np.maximum(extent[..., 0], extent[..., 1] * 0.75), 1.0), np.float32)
+
+
+def outline(landmarks: Float) -> Float:
+    """Return the outline of what is covered whatever the source's forehead and beard are.
+
+    Args:
+        landmarks: float32 or float16 (..., 478, 2), pixels.
+
+    Returns:
+        float32 (..., 36, 2), pixels.
+    """
+    return grown_outline(landmarks, GROW)
+
+
+def grown_outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
+    """Return the face oval grown, its forehead raised and its chin lowered.
+
+    Args:
+        landmarks: float32 or float16 (..., 478, 2), pixels.
+        grow: so far outwards, face widths; negative for inwards.
+        up: so far the forehead, face widths.
+        down: so far the chin, face widths.
+
+    Returns:
+        float32 (..., 36, 2), pixels.
+    """
+    oval = np.asarray(landmarks[..., list(FACE_OVAL), :], np.float32)
+    outward = _unit(oval - oval.mean(-2, keepdims=True))
+    top, chin = (oval[..., [FACE_OVAL.index(point)], :] for point in (10, 152))
+    upward = _unit(top - chin)
+    height = (outward * upward).sum(-1, keepdims=True)
+    moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
+    width = _width(oval)[..., None, None]
+    return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
+
+
+def _unit(vectors: Float) -> Float:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6), np.float32)
+
+
+def filled(polygon: Float, shape: tuple[int, ...]) -> Float:
+    """Return what a polygon covers, float32 (h, w), 0..1.
+
+    Args:
+        polygon: float32 (n, 2), pixels.
+        shape: of the picture.
+    """
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+    return np.asarray(mask / 255, np.float32)
+
+
+def filled_hull(points: Float, shape: tuple[int, ...]) -> Float:
+    """Return what the convex hull of float32 (n, 2) covers, see :func:`filled`."""
+    return filled(cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float32), shape)
+
+
+def height_above(landmarks: Float, shape: tuple[int, ...], points: tuple[int, ...]) -> Float:
+    """Return how far every pixel lies above the highest of some landmarks, along the face.
+
+    Args:
+        landmarks: float32 (478, 2), pixels.
+        shape: of the picture.
+        points: numbers of landmarks.
+
+    Returns:
+        float32 (h, w), face widths.
+    """
+    up = landmarks[10] - landmarks[152]
+    up = up / max(float(np.linalg.norm(up)), 1e-6)
+    rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
+    height = columns * up[0] + rows * up[1] - float((landmarks[list(points)] @ up).max())
+    return np.asarray(height / face_width(landmarks), np.float32)

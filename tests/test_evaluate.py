@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vidanon.audit.judge import audit
-from vidanon.bars import Bar, format_verdicts, judge, mean_of
+from vidanon.bars import CLIP_BARS, Bar, format_verdicts, judge, mean_of
 from vidanon.compare import evaluate_pair
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
-from vidanon.evaluate import ClipOptions, evaluate_clips, find_clips, format_table, shorten
+from vidanon.evaluate import (
+    ClipOptions,
+    evaluate_clips,
+    find_clips,
+    format_clip_bars,
+    format_table,
+    shorten,
+)
 from vidanon.identity.bank import load_bank
 from vidanon.measures import expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
@@ -72,7 +79,8 @@ def tone(target: Path, frequency_hz: int) -> Path:
 def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
     clip: Path, store: ModelStore, tmp_path: Path
 ) -> None:
-    result = evaluate_pair(clip, reencode(clip, tmp_path / "same.mp4"), store, stride=4, workers=1)
+    same = reencode(clip, tmp_path / "same.mp4")
+    result = evaluate_pair(clip, same, store, stride=4, workers=1, copy=same)
 
     assert result["source_frames"] == result["output_frames"] == FRAMES
     assert result["pts_errors"] == 0
@@ -83,6 +91,7 @@ def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
     assert result["adjacent_sface"] > 0.9 and result["adjacent_sface_source"] > 0.9
     assert result["faces_lost"] == 0
     assert result["nme"] < 0.02 and result["pose_error_deg"] < 1.5
+    assert result["copy"] and all(result[name] == value for name, value in result["copy"].items())
     json.dumps(result)
 
 
@@ -110,12 +119,13 @@ def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
         ("trim", {"end_frame": FRAMES - 1}),
         ("drawbox", {"color": "black", "t": "fill"}),
     )
-    result = evaluate_pair(clip, black, store, stride=6, workers=1)
+    result = evaluate_pair(clip, black, store, stride=6, workers=1, copy=clip)
 
     assert (result["source_frames"], result["output_frames"]) == (FRAMES, FRAMES - 1)
     assert result["leak_frames"] == 0
     assert result["faces_lost"] == result["faces_judged"] > 0
     assert result["sface_mean"] is None and result["correlation"]["blink"] is None
+    assert result["copy"]["nme"] is None  # only of faces that the result shows
 
 
 @pytest.mark.parametrize("suspect", [False, True])
@@ -280,6 +290,7 @@ def test_a_refused_result_is_measured_and_marked(
     (result,) = found["clips"]
     assert result["refused"] == "still recognisable" and result["source_frames"] == 30
     assert {bar["name"]: bar["passed"] for bar in result["bars"]}["frames missing or too many"] is True
+    assert result["copy"]["nme"] is None  # the clip shows nobody
     assert (sheets / "a.mp4.png").is_file()
 
 
@@ -297,3 +308,20 @@ def test_bars_of_the_mean_pass_over_clips_that_did_not_measure_them() -> None:
         [{"blendshape_mae": 0.02}, {"blendshape_mae": None}, {"blendshape_mae": 0.03}], [bar]
     )
     assert verdict["value"] == pytest.approx(0.025) and verdict["clips"] == 2 and verdict["passed"]
+    assert verdict["copy"] is None and "encoded anew" not in format_verdicts([verdict])
+
+
+def test_what_a_copy_of_the_source_reaches_stands_beside_the_verdict() -> None:
+    bar = Bar("pose", "pose_error_deg", 2.0, at_least=False)
+    results = [
+        {"clip": "a.mp4", "pose_error_deg": 2.5, "copy": {"pose_error_deg": 1.5}},
+        {"clip": "b.mp4", "pose_error_deg": None, "copy": {"pose_error_deg": 9.0}},
+    ]
+    (verdict,) = mean_of(results, [bar])
+    assert verdict["copy"] == 1.5
+    assert "source encoded anew: 1.500" in format_verdicts([verdict])
+    table = format_clip_bars([result | {"bars": judge(result, CLIP_BARS)} for result in results])
+    lines = iter(table.splitlines())
+    pose = next(line for line in lines if "pose" in line)
+    copy = next(lines)
+    assert "2.500 !" in pose and "1.500" in copy and "9.000" in copy

@@ -10,6 +10,9 @@ import numpy as np
 
 from vidanon.models.thresholds import same_person
 
+COPY, COPY_NAME = "copy", "source encoded anew"
+"""Where the numbers of a copy of the source are, and what it is called in tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -99,23 +102,35 @@ def judge(numbers: Mapping[str, Any], bars: Sequence[Bar]) -> list[dict[str, Any
 
 
 def mean_of(results: Sequence[Mapping[str, Any]], bars: Sequence[Bar]) -> list[dict[str, Any]]:
-    """Hold the mean over several results against bars, each over the results that measured it."""
+    """Hold the mean over several results against bars, each over the results that measured it.
+
+    Returns:
+        As :func:`judge`, with ``clips``, how many those were, and ``copy``, the mean over them of what was
+        read in copies of the sources (None: nothing was).
+    """
     verdicts = []
     for bar in bars:
-        values = [value for result in results if (value := look_up(result, bar.key)) is not None]
-        numbers = {"mean": float(np.mean(values)) if values else None}
+        measured = [result for result in results if look_up(result, bar.key) is not None]
+        numbers = {"mean": _mean(measured, bar.key)}
         (verdict,) = judge(numbers, [Bar(bar.name, "mean", bar.limit, bar.at_least)])
-        verdicts.append(verdict | {"clips": len(values)})
+        verdicts.append(verdict | {"clips": len(measured), "copy": _mean(measured, f"{COPY}.{bar.key}")})
     return verdicts
 
 
+def _mean(results: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [value for result in results if (value := look_up(result, key)) is not None]
+    return float(np.mean(values)) if values else None
+
+
 def format_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per verdict: pass, FAIL or -, what it is, the value and the limit."""
+    """Return one line per verdict: pass, FAIL or -, what it is, the value, the limit and that of copies."""
     width = max(len(verdict["name"]) for verdict in verdicts)
     lines = []
     for verdict in verdicts:
         mark = {True: "pass", False: "FAIL", None: "-"}[verdict["passed"]]
         value = "not measured" if verdict["value"] is None else f"{verdict['value']:.3f}"
         sign = ">=" if verdict["at_least"] else "<="
-        lines.append(f"{mark:<4}  {verdict['name']:<{width}}  {value:>12}  {sign} {verdict['limit']:g}")
+        line = f"{mark:<4}  {verdict['name']:<{width}}  {value:>12}  {sign} {verdict['limit']:g}"
+        copy = verdict.get("copy")
+        lines.append(line if copy is None else f"{line:<{width + 28}}  {COPY_NAME}: {copy:.3f}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ there; where anything differs, further looks half way tell where, down to every 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,16 @@ from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
 from vidanon.stages.track import on_part_of_turned
 from vidanon.stages.workers import ordered_map
-from vidanon.tally import FacePair, FaceReading, HiddenFace, Memory, Tally, results_of
+from vidanon.tally import (
+    FacePair,
+    FaceReading,
+    HiddenFace,
+    Memory,
+    Tally,
+    fidelity_of,
+    results_of,
+    shown_pairs,
+)
 from vidanon.types import Float, Frame, UInt8
 
 if TYPE_CHECKING:
@@ -240,7 +250,12 @@ def _is_part_of(face: FaceReading, other: FaceReading) -> bool:
 
 
 def evaluate_pair(
-    source: Path, output: Path, models: ModelStore, stride: int = 1, workers: int = 2
+    source: Path,
+    output: Path,
+    models: ModelStore,
+    stride: int = 1,
+    workers: int = 2,
+    copy: Path | None = None,
 ) -> dict[str, Any]:
     """Measure an anonymized video against its source.
 
@@ -251,6 +266,8 @@ def evaluate_pair(
         stride: recognisers look at two neighbouring frames out of every ``stride`` (1: at all); frames, times
             and unchanged faces are always checked on all.
         workers: threads of the networks.
+        copy: the source, only encoded anew. What is read in it of the faces that the output shows goes under
+            ``copy``: no result can be expected to follow its source more closely.
 
     Returns:
         Numbers by name. ``unchanged_frames``: a face of at least 20 px shows its original pixels.
@@ -271,7 +288,23 @@ def evaluate_pair(
     )
     results = results_of(tally)
     results["audio_identical"] = audio_hashes(source) == audio_hashes(output)
+    if copy is not None:
+        results["copy"] = fidelity_of(_same_faces(source, copy, models, shown_pairs(tally), workers))
     return results
+
+
+def _same_faces(
+    source: Path, copy: Path, models: ModelStore, faces: list[FacePair], workers: int
+) -> list[FacePair]:
+    """Compare some faces of the source with what a copy of it shows."""
+    if not faces:
+        return []
+    wanted: dict[int, list[Float]] = defaultdict(list)
+    for face in faces:
+        wanted[face.frame].append(face.box)
+    numbers = {(face.frame, tuple(face.box)): face.face for face in faces}
+    pairs, _ = judge_again(source, copy, models, wanted, workers, (SFACE,))
+    return [replace(pair, face=numbers[pair.frame, tuple(pair.box)]) for pair in pairs]
 
 
 def compare_videos(

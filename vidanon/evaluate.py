@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from vidanon.bars import (
     CLIP_BARS,
+    COPY,
+    COPY_NAME,
     LARGE_PIXELS,
     MEAN_BARS,
     SPEED_BAR_640,
     SPEED_BAR_1080,
     format_verdicts,
     judge,
+    look_up,
     mean_of,
 )
 from vidanon.compare import evaluate_pair
@@ -29,7 +32,7 @@ from vidanon.sheets import contact_sheet, write_picture
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
-    from vidanon.settings import Settings
+    from vidanon.settings import EncodeSettings, Settings
 
 __all__ = ["ClipOptions", "evaluate_clips", "evaluate_pair"]
 
@@ -76,8 +79,8 @@ def evaluate_clips(
     Returns:
         ``clips``: the numbers of :func:`evaluate_pair` per clip, with ``clip``, ``refused`` (why the result
         was not published, or None), ``seconds`` (wall time and busy time per stage), ``fps``, ``bars``
-        (verdicts) and, when asked for, ``deface_fps`` and ``speed_ratio``; a clip that failed has ``clip``
-        and ``error``.
+        (verdicts), ``copy`` (of the source, only encoded anew) and, when asked for, ``deface_fps`` and
+        ``speed_ratio``; a clip that failed has ``clip`` and ``error``.
         ``bars``: verdicts on the mean over the clips.
 
     Raises:
@@ -160,7 +163,8 @@ def _evaluate_clip(
             raise
     wall = time.perf_counter() - begin
     result: dict[str, Any] = {"clip": name, "refused": refused}
-    result |= evaluate_pair(source, output, models, options.stride, settings.runtime.workers)
+    copy = encode_anew(source, output.with_stem("copy"), settings.encode)
+    result |= evaluate_pair(source, output, models, options.stride, settings.runtime.workers, copy)
     result["seconds"] = {"wall": wall} | stages
     result["fps"] = result["source_frames"] / wall
     if options.deface:
@@ -207,6 +211,17 @@ def shorten(source: Path, target: Path, frames: int) -> Path:
     except ffmpeg.Error as error:
         reason = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise InputError(f"{source}: cannot be cut to {frames} frames: {' '.join(reason)}") from error
+    return target
+
+
+def encode_anew(source: Path, target: Path, settings: EncodeSettings) -> Path:
+    """Write a video as it is, the way results are written."""
+    from vidanon.stages.decode import Decoder
+    from vidanon.stages.encode import open_encoder
+
+    with Decoder(source) as video, open_encoder(source, video.info, target, settings) as encoder:
+        for frame in video:
+            encoder.write(frame)
     return target
 
 
@@ -257,7 +272,10 @@ _COLUMNS = (
 
 
 def format_clip_bars(results: Sequence[dict[str, Any]]) -> str:
-    """Return the verdicts of every clip, one row per bar and one column per clip; '!' marks a missed bar."""
+    """Return the verdicts of every clip, one row per bar and one column per clip; '!' marks a missed bar.
+
+    Below those of what is read off a face stands what is read off the source's own, encoded anew.
+    """
     judged = [result for result in results if "bars" in result]
     rows = [["bar", "limit", *(result["clip"][:14] for result in judged)]]
     for bar in (*CLIP_BARS, SPEED_BAR_640, SPEED_BAR_1080):
@@ -268,6 +286,9 @@ def format_clip_bars(results: Sequence[dict[str, Any]]) -> str:
             missed = verdict is not None and verdict["passed"] is False
             row.append("-" if value is None else f"{value:.3f}{' !' if missed else '  '}")
         rows.append(row)
+        copies = [look_up(result, f"{COPY}.{bar.key}") for result in judged]
+        if any(copy is not None for copy in copies):
+            rows.append([f"  {COPY_NAME}", "", *("-" if c is None else f"{c:.3f}  " for c in copies)])
     return _aligned(rows)
 
 

@@ -251,17 +251,20 @@ def _by_pairs(tracks: list[dict[str, Any]], name: str) -> float | None:
     return round(sum(value * count for value, count in found) / total, 4) if total else None
 
 
+def shown_pairs(tally: Tally) -> list[FacePair]:
+    """Return the judged faces that the output shows.
+
+    Detectors find faces in the blots of a mask, and recognisers then compare hat and hair around it.
+    """
+    return [pair for pair in tally.pairs if pair.detail >= MASK_DETAIL]
+
+
 def results_of(tally: Tally) -> dict[str, Any]:
     """Return what ``evaluate_pair`` reports of one comparison, by name."""
-    # Detectors find faces in the blots of a mask, and recognisers then compare hat and hair around it.
-    pairs = [pair for pair in tally.pairs if pair.detail >= MASK_DETAIL]
-    tracks: dict[int, list[FacePair]] = defaultdict(list)
-    for pair in pairs:
-        tracks[pair.face].append(pair)
-    by_track = _track_results(tracks)
+    pairs = shown_pairs(tally)
+    by_track = _track_results(_by_face(pairs))
     known = [bool(recognised_by(pair.scores)) for pair in pairs]
     known_frames = {pair.frame for pair, same in zip(pairs, known, strict=True) if same}
-    expression = [np.abs(pair.source.blendshapes - pair.output.blendshapes).mean() for pair in pairs]
     return {
         "source_frames": tally.source_frames,
         "output_frames": tally.output_frames,
@@ -276,10 +279,26 @@ def results_of(tally: Tally) -> dict[str, Any]:
         **_similarity_figures(pairs),
         "adjacent_sface": _by_pairs(by_track, "adjacent_sface"),
         "adjacent_sface_source": _by_pairs(by_track, "adjacent_sface_source"),
+        **fidelity_of(pairs),
+        "tracks": by_track,
+    }
+
+
+def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
+    """Return how well shape, pose and expression agree, by name; None where nothing could be measured."""
+    expression = [np.abs(pair.source.blendshapes - pair.output.blendshapes).mean() for pair in pairs]
+    return {
         "nme": mean_of([pair.nme for pair in pairs]),
         "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
         "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
         "blendshape_mae": mean_of([float(value) for value in expression]),
-        "correlation": expression_correlations(tracks),
-        "tracks": by_track,
+        "correlation": expression_correlations(_by_face(pairs)),
     }
+
+
+def _by_face(pairs: Sequence[FacePair]) -> dict[int, list[FacePair]]:
+    """Sort pairs by the number of the followed face."""
+    tracks: dict[int, list[FacePair]] = defaultdict(list)
+    for pair in pairs:
+        tracks[pair.face].append(pair)
+    return tracks

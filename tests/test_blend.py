@@ -127,7 +127,7 @@ def test_a_grey_video_stays_grey(landmarks: Float) -> None:
     assert spread[140:180, 130:170].max() <= 3
 
 
-def test_a_new_face_is_darker_where_the_bearded_source_has_its_beard(landmarks: Float) -> None:
+def test_a_new_face_has_darkness_and_hairs_where_the_bearded_source_has_its_beard(landmarks: Float) -> None:
     landmarks[2], landmarks[list(LIPS)] = (150, 180), (150, 195)
     image = np.full((300, 300, 3), 150, np.uint8)
     image[205:] = 40
@@ -136,6 +136,10 @@ def test_a_new_face_is_darker_where_the_bearded_source_has_its_beard(landmarks: 
     chin, forehead = np.s_[215:230, 135:165], np.s_[110:170, 120:180]
     assert 40 < bearded[chin].mean() < 0.85 * shaven[chin].mean()
     assert (bearded[forehead] == shaven[forehead]).all()
+    image[205:] += np.random.default_rng(1).integers(0, 60, (95, 300, 3), dtype=np.uint8)
+    with_hairs = put_on(image, landmarks, parts, bearded=True)
+    assert share_kept(image, with_hairs, (135, 215, 165, 230)) > 0.5
+    assert abs(share_kept(image, put_on(image, landmarks, parts), (135, 215, 165, 230))) < 0.05
     no_beard = head_parts()
     np.testing.assert_array_equal(
         put_on(image, landmarks, no_beard, bearded=True), put_on(image, landmarks, no_beard)

@@ -1,8 +1,8 @@
-"""A bearded man's new beard, made darker where his own is.
+"""A bearded man's new beard: darker where his own is, and with his own hairs.
 
-The beard of a new face is often sparse, fair or grey, and a beard that ends where the source's went on leaves
-the jaw bare between tufts of his own. So what is drawn where the source has a beard is darkened, part of the
-way to how dark that is. Colour and hairs stay the new face's.
+The beard of a new face is often sparse, fair or grey, and one that ends where the source's went on leaves the
+jaw bare between tufts of his own. So what is drawn where the source has a beard is darkened, part of the way
+to how dark that is, and its finest detail is taken from there. Shape, colour and light stay the new face's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import numpy as np
 from vidanon.stages import segment
 from vidanon.stages.mesh import LIPS
 from vidanon.stages.outline import face_width, filled_hull, height_above
-from vidanon.types import Float
+from vidanon.types import Float, UInt8
 
-STRENGTH = 0.35
-"""Share of the way to the source's darkness. On driver_video1 and 3, eight frames, three looks each, SFace
-came .01 to .02 nearer to the source, EdgeFace .06, dlib .02; with .5 a bare jaw looks unwashed."""
+STRENGTH, HAIRS = 0.5, 0.9
+"""Share of the way to the source's darkness, and of the finest detail that is the source's. On driver_video1
+and 3, eight frames, SFace came .02 nearer to the source than with a third of the way and no hairs, EdgeFace
+.05, dlib .01; hairs alone change nothing, and without them a jaw so dark looks unwashed."""
+HAIR_SIGMA = 0.02
+"""What is finer counts as hairs, face widths."""
 DARKEST = 0.3
 """No more is aimed at, as a share of the new face's brightness."""
 BEARD_FROM, BEARD_SURE = 0.3, 0.6
@@ -29,8 +32,8 @@ TOP_EDGE, SOFT, EVEN_SIGMA = 0.05, 0.02, 0.03
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
-def beard_gain(source: Float, drawn: Float, parts: Float, landmarks: Float) -> Float:
-    """Return what the new face's brightness is multiplied by.
+def beard_shares(source: Float, drawn: Float, parts: Float, landmarks: Float) -> tuple[Float, Float]:
+    """Find where and how a new face is given the source's beard.
 
     Args:
         source: float32 RGB (h, w, 3), 0..255, a bearded man.
@@ -39,7 +42,8 @@ def beard_gain(source: Float, drawn: Float, parts: Float, landmarks: Float) -> F
         landmarks: float32 (478, 2), pixels of these.
 
     Returns:
-        float32 (h, w), 0..1.
+        What the new face's brightness is multiplied by, and the share of its finest detail that is to be the
+        source's; float32 (h, w), 0..1.
     """
     width = face_width(landmarks)
     not_lips = 1 - filled_hull(landmarks[list(LIPS)], parts.shape)
@@ -52,5 +56,22 @@ def beard_gain(source: Float, drawn: Float, parts: Float, landmarks: Float) -> F
         return np.asarray(cv2.GaussianBlur(light, (0, 0), EVEN_SIGMA * width), np.float32)
 
     ratio = np.clip(even(source) / np.maximum(even(drawn), 1e-3), DARKEST, 1)
-    soft = cv2.GaussianBlur(beard, (0, 0), SOFT * width) * not_lips
-    return np.asarray(1 - np.float32(STRENGTH) * soft * (1 - ratio), np.float32)
+    soft = np.asarray(cv2.GaussianBlur(beard, (0, 0), SOFT * width) * not_lips, np.float32)
+    return np.asarray(1 - np.float32(STRENGTH) * soft * (1 - ratio), np.float32), np.float32(HAIRS) * soft
+
+
+def with_hairs(image: Float, source: UInt8, share: Float, width_px: float) -> UInt8:
+    """Give a picture the finest detail of another.
+
+    Args:
+        image: float32 RGB (h, w, 3), 0..255.
+        source: uint8 RGB (h, w, 3).
+        share: float32 (h, w), of that detail, 0..1.
+        width_px: of the face.
+
+    Returns:
+        uint8 RGB (h, w, 3).
+    """
+    difference = cv2.subtract(image, source, dtype=cv2.CV_32F)
+    fine = difference - cv2.GaussianBlur(difference, (0, 0), HAIR_SIGMA * width_px)
+    return np.asarray(cv2.subtract(image, share[..., None] * fine, dtype=cv2.CV_8U), np.uint8)

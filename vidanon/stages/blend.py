@@ -6,14 +6,14 @@ are computed on a small copy of the region; only the last two steps touch every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 
 from vidanon.geometry import apply, compose
 from vidanon.stages import segment, sharpness
-from vidanon.stages.beard import beard_gain
+from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
@@ -270,26 +270,28 @@ class _Shares:
         alpha: float32 (h, w), share of the new face, 0..1.
         own: float32 (h, w), share of the new picture itself in it; the rest is skin that was filled in.
         gain: float32 (h, w), 0..1, lower where a beard is drawn darker.
+        hairs: float32 (h, w), share of the source's finest detail that is given to it at last, 0..1.
         offset: float32 (h, w, 3), what is added to it.
         matrix: float32 (3, 3), what its colours are multiplied by.
         sure: float32 (h, w), where both pictures show the face.
         low: float32 (h, w), what lies below the brows.
+        width: of the face, pixels of these.
     """
 
     alpha: Float
     own: Float
     gain: Float
+    hairs: Float
     offset: Float
     matrix: Float
     sure: Float
     low: Float
+    width: float
 
     def cut(self, part: tuple[slice, slice]) -> _Shares:
         """Return a part of them."""
-        alpha, own, gain, offset, sure, low = (
-            x[part] for x in (self.alpha, self.own, self.gain, self.offset, self.sure, self.low)
-        )
-        return _Shares(alpha, own, gain, offset, self.matrix, sure, low)
+        maps = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("matrix", "width")}
+        return replace(self, **{name: share[part] for name, share in maps.items()})
 
 
 def _shares(
@@ -324,15 +326,16 @@ def _shares(
     generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
-    gain = np.ones_like(own)
+    gain, hairs = np.ones_like(own), np.zeros_like(own)
     if bearded:
-        gain = beard_gain(source, cv2.transform(generated, matrix) + offset, parts, landmarks)
+        drawn = cv2.transform(generated, matrix) + offset
+        gain, hairs = beard_shares(source, drawn, parts, landmarks)
     offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
     low = _below_brows(landmarks, mask.cover.shape)
-    return _Shares(alpha, own, gain, offset, matrix, mask.sure, low)
+    return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width)
 
 
 def _reduced(picture: UInt8, step: int) -> Float:
@@ -373,4 +376,9 @@ def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_pa
     colours = np.column_stack([shares.matrix, np.zeros(3, np.float32)])
     face = cv2.multiply(cv2.transform(warped.astype(np.float32), colours), drawn, dst=drawn)
     face = cv2.add(face, added, dst=added)
-    patch[:] = cv2.add(face, cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F), dtype=cv2.CV_8U)
+    behind = cv2.multiply(patch, kept, dst=kept, dtype=cv2.CV_32F)
+    if shares.hairs.any():
+        whole = np.asarray(cv2.add(face, behind, dst=face), np.float32)
+        patch[:] = with_hairs(whole, patch, enlarged(shares.hairs), step * shares.width)
+    else:
+        patch[:] = cv2.add(face, behind, dtype=cv2.CV_8U)

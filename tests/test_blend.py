@@ -45,7 +45,7 @@ def head_parts(**areas: tuple[int, int, int, int]) -> Float:
 
 
 def put_on(
-    image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None, bearded: bool = False
+    image: UInt8, landmarks: Float, parts: Float, new: UInt8 | None = None, beard: float = 0.0
 ) -> UInt8:
     """Return the image with a plain new face (or ``new``, the size of the image) blended in."""
     result = image.copy()
@@ -54,7 +54,7 @@ def put_on(
     x0, y0, x1, y1 = region
     if new is None:
         new = np.full((*image.shape[:2], 4), (120, 120, 120, 255), np.uint8)
-    blend.blend(result, new[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, parts, CROP_FROM_FRAME, bearded)
+    blend.blend(result, new[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, parts, CROP_FROM_FRAME, beard)
     return result
 
 
@@ -132,17 +132,17 @@ def test_a_new_face_has_darkness_and_hairs_where_the_bearded_source_has_its_bear
     image = np.full((300, 300, 3), 150, np.uint8)
     image[205:] = 40
     parts = head_parts(beard=(0, 205, 300, 300))
-    shaven, bearded = (put_on(image, landmarks, parts, bearded=x) for x in (False, True))
+    shaven, bearded = (put_on(image, landmarks, parts, beard=x) for x in (0.0, 0.5))
     chin, forehead = np.s_[215:230, 135:165], np.s_[110:170, 120:180]
     assert 40 < bearded[chin].mean() < 0.85 * shaven[chin].mean()
     assert (bearded[forehead] == shaven[forehead]).all()
     image[205:] += np.random.default_rng(1).integers(0, 60, (95, 300, 3), dtype=np.uint8)
-    with_hairs = put_on(image, landmarks, parts, bearded=True)
+    with_hairs = put_on(image, landmarks, parts, beard=0.5)
     assert share_kept(image, with_hairs, (135, 215, 165, 230)) > 0.5
     assert abs(share_kept(image, put_on(image, landmarks, parts), (135, 215, 165, 230))) < 0.05
     no_beard = head_parts()
     np.testing.assert_array_equal(
-        put_on(image, landmarks, no_beard, bearded=True), put_on(image, landmarks, no_beard)
+        put_on(image, landmarks, no_beard, beard=0.5), put_on(image, landmarks, no_beard)
     )
 
 

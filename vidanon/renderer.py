@@ -347,8 +347,8 @@ class Renderer:
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        bearded = self._aim(face.track.person).bearded
-        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, bearded)
+        beard = self._aim(face.track.person).beard
+        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, beard)
         return target
 
 

@@ -15,10 +15,9 @@ from vidanon.stages.mesh import LIPS
 from vidanon.stages.outline import face_width, filled_hull, height_above
 from vidanon.types import Float, UInt8
 
-STRENGTH, HAIRS = 0.5, 0.9
-"""Share of the way to the source's darkness, and of the finest detail that is the source's. On driver_video1
-and 3, eight frames, SFace came .02 nearer to the source than with a third of the way and no hairs, EdgeFace
-.05, dlib .01; hairs alone change nothing, and without them a jaw so dark looks unwashed."""
+HAIRS = 1.8
+"""So many times the share of the source's darkness is that of its finest detail. Hairs alone change no
+recogniser's verdict, and without them a dark jaw looks unwashed."""
 HAIR_SIGMA = 0.02
 """What is finer counts as hairs, face widths."""
 DARKEST = 0.3
@@ -32,7 +31,9 @@ TOP_EDGE, SOFT, EVEN_SIGMA = 0.05, 0.02, 0.03
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
-def beard_shares(source: Float, drawn: Float, parts: Float, landmarks: Float) -> tuple[Float, Float]:
+def beard_shares(
+    source: Float, drawn: Float, parts: Float, landmarks: Float, strength: float
+) -> tuple[Float, Float]:
     """Find where and how a new face is given the source's beard.
 
     Args:
@@ -40,6 +41,7 @@ def beard_shares(source: Float, drawn: Float, parts: Float, landmarks: Float) ->
         drawn: the same, the new face in its place.
         parts: float32 (h, w, 7), part chances of the source. The sides of a full beard are taken for hair.
         landmarks: float32 (478, 2), pixels of these.
+        strength: share of the way to the source's darkness, 0..1.
 
     Returns:
         What the new face's brightness is multiplied by, and the share of its finest detail that is to be the
@@ -57,7 +59,8 @@ def beard_shares(source: Float, drawn: Float, parts: Float, landmarks: Float) ->
 
     ratio = np.clip(even(source) / np.maximum(even(drawn), 1e-3), DARKEST, 1)
     soft = np.asarray(cv2.GaussianBlur(beard, (0, 0), SOFT * width) * not_lips, np.float32)
-    return np.asarray(1 - np.float32(STRENGTH) * soft * (1 - ratio), np.float32), np.float32(HAIRS) * soft
+    gain = np.asarray(1 - np.float32(strength) * soft * (1 - ratio), np.float32)
+    return gain, np.float32(min(HAIRS * strength, 1.0)) * soft
 
 
 def with_hairs(image: Float, source: UInt8, share: Float, width_px: float) -> UInt8:

@@ -229,7 +229,7 @@ def blend(
     feather: float,
     parts: Float,
     crop_from_frame: Float,
-    bearded: bool = False,
+    beard: float = 0.0,
 ) -> None:
     """Blend a warped face into the frame, in place.
 
@@ -243,7 +243,7 @@ def blend(
         feather: softness of the seam, in face widths.
         parts: float32 (7, 64, 64), part chances of the source's crop.
         crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
-        bearded: whether what is dark of hair at the source's chin and cheeks is its beard.
+        beard: how much of what is dark of hair at the source's chin and cheeks is its beard and kept, 0..1.
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
@@ -254,7 +254,7 @@ def blend(
     size = (source.shape[1], source.shape[0])
     placed = segment.place_parts(parts, crop_from_frame, small_from_frame, size)
     points = apply(small_from_frame, landmarks).astype(np.float32)
-    shares = _shares(source, new, placed, points, forehead, feather, bearded)
+    shares = _shares(source, new, placed, points, forehead, feather, beard)
     left, top, right, bottom = _box(shares.alpha)
     shares = shares.cut(np.s_[top:bottom, left:right])
     part = np.s_[step * top : step * bottom, step * left : step * right]
@@ -301,7 +301,7 @@ def _shares(
     landmarks: Float,
     forehead: float,
     feather: float,
-    bearded: bool,
+    beard: float,
 ) -> _Shares:
     """Find how the face is painted.
 
@@ -312,7 +312,7 @@ def _shares(
         landmarks: float32 (478, 2), pixels of these.
         forehead: see :func:`blend`.
         feather: see :func:`blend`.
-        bearded: see :func:`blend`.
+        beard: see :func:`blend`.
     """
     generated, width = np.ascontiguousarray(new[..., :3]), face_width(landmarks)
     face_chance = new[..., 3] / np.float32(255)
@@ -327,9 +327,9 @@ def _shares(
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
     gain, hairs = np.ones_like(own), np.zeros_like(own)
-    if bearded:
+    if beard:
         drawn = cv2.transform(generated, matrix) + offset
-        gain, hairs = beard_shares(source, drawn, parts, landmarks)
+        gain, hairs = beard_shares(source, drawn, parts, landmarks, beard)
     offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)

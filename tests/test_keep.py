@@ -73,6 +73,7 @@ def test_a_bearded_man_stays_bearded_and_an_old_one_old(bench: Bench) -> None:
     for stranger in strangers:
         code = bank.code(int(stranger))
         aim, refused = bench.keeper.aim(code, source), bench.keeper.aim(replace(code, refused=1), source)
+        assert aim.beard > refused.beard > 0, "the source's own beard shows less after a refusal"
         w = bench.latent(aim.asked, subject)
         found.append([reading(bench, bank, x) for x in (w, aim.lead(w), refused.lead(w))])
     before, after, plain = np.mean(found, axis=0)

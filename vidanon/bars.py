@@ -130,7 +130,7 @@ def format_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
         mark = {True: "pass", False: "FAIL", None: "-"}[verdict["passed"]]
         value = "not measured" if verdict["value"] is None else f"{verdict['value']:.3f}"
         sign = ">=" if verdict["at_least"] else "<="
-        line = f"{mark:<4}  {verdict['name']:<{width}}  {value:>12}  {sign} {verdict['limit']:g}"
+        line = f"{mark:<4}  {verdict['name']:<{width}}  {value:>12}  {sign} {verdict['limit']:<4g}"
         copy = verdict.get("copy")
-        lines.append(line if copy is None else f"{line:<{width + 28}}  {COPY_NAME}: {copy:.3f}")
+        lines.append(line.rstrip() if copy is None else f"{line}  {COPY_NAME}: {copy:.3f}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ Time is an integer pts in units of a rational time base.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
@@ -171,6 +172,10 @@ class IdentityCode:
     def drawn_as(self) -> tuple[str, int]:
         """What tells faces apart that are drawn in one person's place."""
         return self.name, self.refused
+
+    def by_refusals(self, values: Sequence[float]) -> float:
+        """Return the value for as many refusals, of those for none, one and so on; the last for all more."""
+        return values[min(self.refused, len(values) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

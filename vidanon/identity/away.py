@@ -49,7 +49,7 @@ def led_away(code: IdentityCode, source: Float | None) -> Float:
     bank = load_bank()
     away = code.vector - np.float32(APART) * _without_looks(bank, bank.mean_embedding)
     if source is not None:
-        part = AWAY_REFUSED[min(code.refused, MOST_REFUSED)]
+        part = code.by_refusals(AWAY_REFUSED)
         away = away - np.float32(part) * _without_looks(bank, source - bank.mean_embedding)
     return np.asarray(away / np.linalg.norm(away), np.float32)
 

@@ -142,7 +142,7 @@ class Keeper:
                 slopes = turn_slopes()
                 shift += lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
-        beard = BEARD_KEPT[min(code.refused, len(BEARD_KEPT) - 1)] if bearded else 0.0
+        beard = code.by_refusals(BEARD_KEPT) if bearded else 0.0
         return Aim(asked, shift, gain, glasses, beard)
 
     def _mapped(self, view: View, asked: Float) -> Float:

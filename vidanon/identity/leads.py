@@ -145,7 +145,7 @@ class Leads:
             lambda: identity_directions(
                 self._synthesizer.latent, source.views[0], aim.asked, not code.refused
             ),
-            LIMITS[min(code.refused, len(LIMITS) - 1)],
+            code.by_refusals(LIMITS),
         )
         return aim.shifted(shift)
 

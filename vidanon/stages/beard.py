@@ -49,9 +49,9 @@ def beard_shares(
     """
     width = face_width(landmarks)
     not_lips = 1 - filled_hull(landmarks[list(LIPS)], parts.shape)
-    below_nose = np.clip(-height_above(landmarks, parts.shape, (UNDER_NOSE,)) / TOP_EDGE, 0, 1)
+    below_nose = segment.ramp(-height_above(landmarks, parts.shape, (UNDER_NOSE,)), 0, TOP_EDGE)
     chance = parts[..., segment.BEARD] + parts[..., segment.HAIR]
-    beard = np.clip((chance - BEARD_FROM) / (BEARD_SURE - BEARD_FROM), 0, 1) * below_nose * not_lips
+    beard = segment.ramp(chance, BEARD_FROM, BEARD_SURE) * below_nose * not_lips
 
     def even(picture: Float) -> Float:
         light = cv2.transform(picture, _LUMA) * beard

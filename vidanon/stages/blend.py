@@ -18,6 +18,7 @@ from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.stages.outline import GROW, face_width, filled, grown_outline, height_above, outline
+from vidanon.stages.segment import ramp
 from vidanon.types import Float, UInt8
 
 REGION_MARGIN = 0.08
@@ -82,10 +83,6 @@ def region_of_interest(
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _step(chance: Float, low: float, high: float) -> Float:
-    return np.asarray(np.clip((chance - low) / (high - low), 0, 1), np.float32)
-
-
 @dataclass(frozen=True, slots=True)
 class Mask:
     """Where the new face goes, float32 (h, w), 0..1.
@@ -124,20 +121,20 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
     # Never in front of the eyes: in hard light the shade of a brow looks like a hand.
     keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.eye_mask(landmarks, shape)
-    skin = _step(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
-    beard = _step(parts[..., segment.BEARD], 0.2, 0.5)
+    skin = ramp(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
+    beard = ramp(parts[..., segment.BEARD], 0.2, 0.5)
     above = filled(grown_outline(landmarks, GROW, up=forehead), shape) * skin
     below = filled(grown_outline(landmarks, GROW, down=BEARD_REACH), shape) * beard
-    neither = rim * (1 - skin) * (1 - _step(generated_face, 0.35, 0.65))
+    neither = rim * (1 - skin) * (1 - ramp(generated_face, 0.35, 0.65))
     # A new face that is wider than the head would end ragged, in what lies behind it in its own picture.
     outside = parts[..., list(segment.AROUND)].sum(2)
     past = 1 - filled(landmarks[list(FACE_OVAL)], shape)
-    beyond = np.maximum(rim * _step(outside, 0.6, 0.9), past * _step(outside, 0.3, 0.6))
+    beyond = np.maximum(rim * ramp(outside, 0.6, 0.9), past * ramp(outside, 0.3, 0.6))
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     sure = oval * lit * generated_face
     # Nor is the darkness of the hair line.
-    lit *= 1 - _grown(_step(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
+    lit *= 1 - _grown(ramp(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
     return Mask(skin, sure, lit, cover, keep, core.astype(np.float32))
 
 
@@ -176,7 +173,7 @@ def match_colour(
 
 def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     """Return what lies below the brows, (h, w), 0..1: sharpened, strands on the forehead would stand out."""
-    return 1 - _step(height_above(landmarks, shape, BROWS), -0.1, 0.0)
+    return 1 - ramp(height_above(landmarks, shape, BROWS), -0.1, 0.0)
 
 
 def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> Float:
@@ -190,15 +187,15 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     """
     width = face_width(landmarks)
     height = height_above(landmarks, face.shape, BROWS)
-    above_brows = _step(height, 0.0, 0.08)
-    likely = _step(face, 0.4, 0.7)
+    above_brows = ramp(height, 0.0, 0.08)
+    likely = ramp(face, 0.4, 0.7)
     close, wide = (_inside(likely, edge * width) for edge in (HAIR_EDGE, HAIR_EDGE_ABOVE))
     own = np.maximum(close + above_brows * (wide - close), core)
     # Single strands are finer than the chances of parts, but they stand out from the skin around them.
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
-    strands = _step(np.abs(skin - grey), *STRAND_CONTRAST)
-    strands = _grown(strands, STRAND_REACH * width) * _step(height, 0.0, 0.03)
+    strands = ramp(np.abs(skin - grey), *STRAND_CONTRAST)
+    strands = _grown(strands, STRAND_REACH * width) * ramp(height, 0.0, 0.03)
     strands *= 1 - brow_mask(landmarks, face.shape)
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
@@ -332,7 +329,7 @@ def _shares(
         gain, hairs = beard_shares(source, drawn, parts, landmarks, beard)
     offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
-    alpha = np.maximum(_step(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
+    alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
     low = _below_brows(landmarks, mask.cover.shape)
     return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width)

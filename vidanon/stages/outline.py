@@ -75,7 +75,7 @@ def filled(polygon: Float, shape: tuple[int, ...]) -> Float:
 
 def filled_hull(points: Float, shape: tuple[int, ...]) -> Float:
     """Return what the convex hull of float32 (n, 2) covers, see :func:`filled`."""
-    return filled(cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float32), shape)
+    return filled(np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float32), shape)
 
 
 def height_above(landmarks: Float, shape: tuple[int, ...], points: tuple[int, ...]) -> Float:

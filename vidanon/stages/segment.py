@@ -132,6 +132,11 @@ def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, si
     return placed
 
 
+def ramp(values: Float, low: float, high: float) -> Float:
+    """Return how far values have come on the way from ``low`` to ``high``, float32, 0..1."""
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), np.float32)
+
+
 def core_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     """Return the eyes, nose and mouth with what is between them, bool (h, w)."""
     return _hull(landmarks[[*EYES, *NOSE, *LIPS]], CORE_REACH, shape)
@@ -180,7 +185,7 @@ def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:
     keep &= np.bincount(numbers[face], minlength=count) >= MIN_AREA * max(int(face.sum()), 1)
     keep &= np.bincount(numbers[~face], minlength=count) > 0
     keep[0] = False
-    return np.asarray(keep[numbers] * np.clip((chance - LIKELY) / (SURE - LIKELY), 0, 1), np.float32)
+    return np.asarray(keep[numbers] * ramp(chance, LIKELY, SURE), np.float32)
 
 
 def fill_face(picture: Float, weight: Float, sigma_px: float) -> Float:

@@ -15,8 +15,8 @@ from vidanon.stages.mesh import LIPS
 from vidanon.stages.outline import face_width, filled_hull, height_above
 from vidanon.types import Float, UInt8
 
-HAIRS = 1.8
-"""So many times the share of the source's darkness is that of its finest detail. Hairs alone change no
+HAIRS = 0.9
+"""Share of the finest detail that is the source's, however dark the beard is drawn. Hairs alone change no
 recogniser's verdict, and without them a dark jaw looks unwashed."""
 HAIR_SIGMA = 0.02
 """What is finer counts as hairs, face widths."""
@@ -60,7 +60,7 @@ def beard_shares(
     ratio = np.clip(even(source) / np.maximum(even(drawn), 1e-3), DARKEST, 1)
     soft = np.asarray(cv2.GaussianBlur(beard, (0, 0), SOFT * width) * not_lips, np.float32)
     gain = np.asarray(1 - np.float32(strength) * soft * (1 - ratio), np.float32)
-    return gain, np.float32(min(HAIRS * strength, 1.0)) * soft
+    return gain, np.float32(HAIRS) * soft
 
 
 def with_hairs(image: Float, source: UInt8, share: Float, width_px: float) -> UInt8:

@@ -17,7 +17,16 @@ from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
-from vidanon.stages.outline import GROW, face_width, filled, grown_outline, height_above, outline
+from vidanon.stages.outline import (
+    GROW,
+    face_width,
+    filled,
+    grown_outline,
+    height_above,
+    outline,
+    turned_away,
+)
+from vidanon.stages.profile import PROTRUDES, background, grown_profile, past_middle, protruding
 from vidanon.stages.segment import ramp
 from vidanon.types import Float, UInt8
 
@@ -76,6 +85,8 @@ def region_of_interest(
     """
     reach = GROW + REGION_MARGIN + SEAM_REACH * feather
     border = grown_outline(landmarks, reach, up=forehead, down=BEARD_REACH)
+    if turned_away(landmarks)[0]:
+        border = np.concatenate([border, grown_profile(landmarks, PROTRUDES + 2 * REGION_MARGIN)])
     x0, y0 = np.maximum(np.floor(border.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(border.max(0)).astype(int), (shape[1], shape[0]))
     if x1 - x0 < 4 or y1 - y0 < 4:
@@ -94,6 +105,8 @@ class Mask:
         cover: where the new face goes unless something is kept, before the seam is softened.
         keep: where something of the source stays in front.
         core: eyes, nose and mouth; always covered but for what is kept.
+        past: what lies past the middle of a head that is turned aside.
+        behind: what the new face leaves of the background there.
     """
 
     skin: Float
@@ -102,6 +115,8 @@ class Mask:
     cover: Float
     keep: Float
     core: Float
+    past: Float
+    behind: Float
 
 
 def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: float) -> Mask:
@@ -131,11 +146,14 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     past = 1 - filled(landmarks[list(FACE_OVAL)], shape)
     beyond = np.maximum(rim * ramp(outside, 0.6, 0.9), past * ramp(outside, 0.3, 0.6))
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
+    past = past_middle(landmarks, shape)
+    cover = np.maximum(cover, protruding(past, skin, landmarks))
+    behind = past * (1 - ramp(generated_face, 0.35, 0.65))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     sure = oval * lit * generated_face
     # Nor is the darkness of the hair line.
     lit *= 1 - _grown(ramp(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
-    return Mask(skin, sure, lit, cover, keep, core.astype(np.float32))
+    return Mask(skin, sure, lit, cover, keep, core.astype(np.float32), past, behind)
 
 
 def match_colour(
@@ -328,6 +346,9 @@ def _shares(
         drawn = cv2.transform(generated, matrix) + offset
         gain, hairs = beard_shares(source, drawn, parts, landmarks, beard)
     offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
+    if mask.behind.any():
+        offset += mask.behind[..., None] * (background(source, parts, mask.past, width) - offset)
+        own, gain = own * (1 - mask.behind), 1 - (1 - gain) * (1 - mask.behind)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)

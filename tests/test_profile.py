@@ -46,9 +46,7 @@ def test_the_wall_goes_on_where_the_new_profile_is_shorter(yaw_deg: float) -> No
     x0, y0, x1, y1 = region
     result = source.copy()
     unit = np.array([[1 / FRAME_PX, 0, 0], [0, 1 / FRAME_PX, 0]], np.float32)
-    blend.blend(
-        result, picture[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, chances.transpose(2, 0, 1), unit
-    )
+    blend.blend(result, picture[y0:y1, x0:x1], landmarks, region, 0.2, 0.06, chances.transpose(2, 0, 1), unit)
 
     row = int(landmarks[1, 1])  # at the height of the tip of the nose
     left = np.flatnonzero(here[row] & ~new[row])

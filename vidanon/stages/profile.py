@@ -92,4 +92,5 @@ def background(source: Float, parts: Float, past: Float, width_px: float) -> Flo
     edge = max(1, round(AWAY_FROM_SKIN * width_px))
     sure = ramp(parts[..., list(segment.AROUND)].sum(2), 0.5, 0.8)
     sure = np.asarray(cv2.erode(sure, np.ones((2 * edge + 1,) * 2, np.uint8)), np.float32)
-    return segment.fill_face(source, np.float32(ELSEWHERE) * np.float32(ELSEWHERE) + sure * (past + np.float32(ELSEWHERE)), SIGMA * width_px)
+    weight = sure * (past + np.float32(ELSEWHERE)) + np.float32(ELSEWHERE**2)
+    return segment.fill_face(source, weight, SIGMA * width_px)

@@ -100,6 +100,17 @@ def test_a_plan_file_holds_no_embedding_and_rendering_takes_it_anew(
     assert np.linalg.norm(found[0].embedding) == pytest.approx(1, abs=1e-5)
 
 
+def test_where_a_face_failed_is_looked_at_too(clip: Path, plan: Plan, tmp_path: Path) -> None:
+    codes = tuple(replace(code, failed_at=(3, 7)) for code in plan.spares[0][:2])
+    save_plan(replace(plan, spares={0: codes}), tmp_path / "failed.json")
+    failed = load_plan(tmp_path / "failed.json")
+    assert [code.failed_at for code in failed.spares[0]] == [(3, 7), (3, 7)]
+    for known in (failed, replace(failed, sources=plan.sources)):
+        scenes = with_sources(clip, known, ModelStore(), Settings().runtime).sources[0].failed
+        assert [frame.index for frame, _ in scenes] == [3, 7]
+    assert plan.sources[0].failed == (), "nothing is looked at that nobody asks for"
+
+
 def test_a_plan_without_faces_asks_for_nothing(plain_clip: Path) -> None:
     plan = a_plan()
     hidden = replace(plan.tracks[0], crop_from_frame=np.full((4, 2, 3), np.nan, np.float32))

@@ -16,8 +16,9 @@ from vidanon.errors import ModelsError
 from vidanon.geometry import apply
 from vidanon.identity import estrange
 from vidanon.identity.bank import load_bank
-from vidanon.identity.estrange import LIMITS, Estranger, Placed, identity_directions
+from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.searcher import Searcher, Task
+from vidanon.identity.sources import with_sources
 from vidanon.identity.views import most_different
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -80,6 +81,26 @@ def test_recognisers_take_a_new_face_for_a_stranger_once_it_is_led_away(clip: Pa
     assert before[SFACE] < 0 < after[SFACE]
     for unasked in (EDGEFACE, DLIB):  # take no part in it
         assert after[unasked] > before[unasked] + 0.03, unasked.name
+
+
+def test_after_a_refusal_it_is_led_away_where_it_failed(
+    clip: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, settings, looked_at = ModelStore(), load_settings(None, []), []
+
+    def shift(_: Estranger, place: object, scenes: Scenes, *__: object) -> Float:
+        looked_at.append({frame.index for frame, _ in scenes})
+        return np.zeros(512, np.float32)
+
+    monkeypatch.setattr(Estranger, "shift", shift)
+    (frame,) = read_frames(clip, {5})
+    for _ in range(2):
+        failed_at = tuple(sorted(set(range(FRAMES)) - looked_at[0]))[:2] if looked_at else ()
+        code = replace(plan.identities[0], refused=len(failed_at), failed_at=failed_at)
+        known = replace(plan, identities={0: code}, sources={0: replace(plan.sources[0], found={})})
+        known = with_sources(clip, known, models, settings.runtime)
+        Renderer(known, settings, models, RenderSummary()).still(frame, {plan.tracks[0].id})
+    assert failed_at and looked_at[1] >= set(failed_at)
 
 
 def test_a_face_is_led_the_same_way_with_any_number_of_threads(

@@ -115,16 +115,21 @@ class _Studio:
 
 
 def _refused(
-    monkeypatch: pytest.MonkeyPatch, likeness: list[dict[int, float]], strange: list[float], refused: int = 0
+    monkeypatch: pytest.MonkeyPatch,
+    likeness: list[dict[int, float]],
+    strange: list[float],
+    refused: int = 0,
+    failed_at: tuple[int, ...] = (),
 ) -> Plan:
     """Return the plan after a refusal of frames 4 and 5, with three spares: bank-00001 to bank-00003."""
     monkeypatch.setattr(preview, "_Studio", _Studio)
     monkeypatch.setattr(_Studio, "likeness", tuple(likeness))
     monkeypatch.setattr(_Studio, "strange", tuple(strange))
-    plan = plan_of([track(0, 0, [FRONT] * 10)])
+    monkeypatch.setattr(preview, "with_sources", lambda _, plan, *rest: plan)
+    plan = plan_of([track(0, 0, [FRONT] * 5 + [TURNED] * 5)])
     plan = replace(
         plan,
-        identities={0: replace(plan.identities[0], refused=refused)},
+        identities={0: replace(plan.identities[0], refused=refused, failed_at=failed_at)},
         spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))},
     )
     return prefer_where_it_failed(Path("a.mp4"), plan, {0: [4, 5]}, Settings(), ModelStore())
@@ -153,15 +158,19 @@ def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
     names = [code.name for code in plan.spares[0]]
     assert names == ["bank-00001", "bank-00002", "bank-00003", "bank-00000"], "and last what hides nobody"
     assert all(code.refused == 1 for code in plan.spares[0])
+    assert all(code.failed_at == (4, 5) for code in plan.spares[0]), "led away where it failed, too"
 
 
 def test_the_refused_face_itself_is_tried_without_the_looks_of_the_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = _refused(monkeypatch, [{}, {4: 0.5}, {4: 0.5}, {4: 0.5}], [0.0] * 4)
-    assert plan.identities[0].drawn_as == ("bank-00000", 0)
-    assert plan.spares[0][0].drawn_as == ("bank-00000", 1)
-    plan = _refused(monkeypatch, [{}, {4: 0.2}, {4: 0.2}, {4: 0.2}], [0.0] * 4, refused=MOST_REFUSED)
+    assert plan.identities[0].drawn_as == ("bank-00000", 0, ())
+    assert plan.spares[0][0].drawn_as == ("bank-00000", 1, (4, 5))
+    hidden = [{4: 0.2}] * 4
+    plan = _refused(monkeypatch, hidden, [0.0] * 4, refused=MOST_REFUSED, failed_at=(1, 4))
+    assert plan.spares[0][0].drawn_as == ("bank-00000", MOST_REFUSED, (1, 4, 5))
+    plan = _refused(monkeypatch, hidden, [0.0] * 4, refused=MOST_REFUSED, failed_at=(4, 5))
     assert len(plan.spares[0]) == 3, "but not once more as it was"
 
 

@@ -119,7 +119,8 @@ def _track_record(track: Track) -> dict[str, Any]:
 
 def _identity_record(code: IdentityCode) -> dict[str, Any]:
     w = None if code.w is None else _pack(code.w, "<f4")
-    return {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "refused": code.refused}
+    record = {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "refused": code.refused}
+    return record | {"failed_at": list(code.failed_at)}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -179,4 +180,5 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
     w = None if item["w"] is None else _unpack(item["w"], "<f4", (512,))
     refused = int(item.get("refused", 0))
     _check(0 <= refused < 256, f"identity {item['name']} was refused {refused} times")
-    return IdentityCode(name=str(item["name"]), vector=vector, w=w, refused=refused)
+    failed_at = tuple(int(frame) for frame in item.get("failed_at", ()))
+    return IdentityCode(name=str(item["name"]), vector=vector, w=w, refused=refused, failed_at=failed_at)

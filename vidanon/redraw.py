@@ -200,7 +200,7 @@ def _draws_same_face(before: Plan, one: Track, after: Plan, other: Track, exit_p
     old, new = (plan.identities.get(one.person) for plan in (before, after))
     if old is None or new is None:
         return old is new
-    return old.refused == new.refused and np.array_equal(old.vector, new.vector)
+    return old.drawn_as == new.drawn_as and np.array_equal(old.vector, new.vector)
 
 
 def _rows_differ(one: Track, other: Track) -> npt.NDArray[np.bool_]:

@@ -161,17 +161,20 @@ class IdentityCode:
         refused: how often the audit refused faces in this person's place. From the first time on, apparent
             age, sex and ancestry of who is replaced are no longer kept, as what is kept brings the new face
             nearer to the source (beards and glasses always are), and each leads further away.
+        failed_at: frames in which somebody was recognised behind them, as far as the way away from the source
+            is looked for there too.
     """
 
     name: str
     vector: Float
     w: Float | None = None
     refused: int = 0
+    failed_at: tuple[int, ...] = ()
 
     @property
-    def drawn_as(self) -> tuple[str, int]:
+    def drawn_as(self) -> tuple[str, int, tuple[int, ...]]:
         """What tells faces apart that are drawn in one person's place."""
-        return self.name, self.refused
+        return self.name, self.refused, self.failed_at
 
     def by_refusals(self, values: Sequence[float]) -> float:
         """Return the value for as many refusals, of those for none, one and so on; the last for all more."""
@@ -203,6 +206,7 @@ class Source:
         views: the frames in which the face is seen most from the front.
         scenes: more frames, as far as they show this face, with the track of that frame alone; those seen
             most from the front come first.
+        failed: the like of frames in which the audit recognised this person.
         found: what was found out of new faces in this person's place, see :mod:`vidanon.identity.leads`;
             choosing, drawing and drawing again ask for the same.
     """
@@ -211,6 +215,7 @@ class Source:
     look: Float
     views: tuple[View, ...]
     scenes: tuple[tuple[Frame, Track], ...] = ()
+    failed: tuple[tuple[Frame, Track], ...] = ()
     found: dict[tuple[str, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -19,6 +19,7 @@ from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFACE_SAME_PERSON, SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import chin_shade
+from vidanon.identity.sources import with_sources
 from vidanon.identity.views import aligned, evenly, most_different, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
@@ -43,6 +44,8 @@ MAX_DRAWN = 12
 led away, which takes as long as to draw some."""
 MAX_DRAWN_AGAIN = 2
 """So many after a refusal, the refused face among them, each led away."""
+FAILED_FRAMES = 3
+"""Of those that failed, so many are added after each refusal to the frames in which it is led away."""
 HAIR_COST = 0.25
 """What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
 BEARD_COST = 0.3
@@ -141,7 +144,7 @@ def prefer_where_it_failed(
     those that do in none. Where none of those drawn does in any, all are dropped: the present face, which
     fits, stays, and the mask does what no face can. The refused face itself, which comes first, and all
     others no longer keep age, sex and ancestry of the source, as what is kept may be what was recognised, and
-    lead further away from it.
+    lead further away from it, also in some of the frames that failed.
 
     Args:
         source: the video.
@@ -154,7 +157,8 @@ def prefer_where_it_failed(
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
     if not most:
         return plan
-    plan = replace(plan, spares=plan.spares | {person: _further_away(plan, person) for person in choosy})
+    again = {person: _further_away(plan, person, frames[person]) for person in choosy}
+    plan = with_sources(source, replace(plan, spares=plan.spares | again), models, settings.runtime)
     before = preview_frames(plan)
     wanted = {
         person: sorted({f for some in (frames, before) for f in evenly(some.get(person, ()), FRAMES[0])})
@@ -181,12 +185,15 @@ def prefer_where_it_failed(
     return replace(plan, spares=spares)
 
 
-def _further_away(plan: Plan, person: int) -> tuple[IdentityCode, ...]:
+def _further_away(plan: Plan, person: int, failed: list[int]) -> tuple[IdentityCode, ...]:
     """Return somebody's present and spare faces as they are drawn after one more refusal."""
-    present, spares = plan.identities[person], plan.spares[person]
+    present = plan.identities[person]
     refused = min(present.refused + 1, MOST_REFUSED)
-    faces = (present, *spares) if refused > present.refused else spares
-    return tuple(replace(face, refused=refused) for face in faces)
+    places = [place for place in places_of(plan)[person] if place[0].start + place[1] in failed]
+    added = _most_different(places, FAILED_FRAMES) if places else ()
+    failed_at = tuple(sorted({*present.failed_at, *added}))
+    faces = [replace(face, refused=refused, failed_at=failed_at) for face in (present, *plan.spares[person])]
+    return tuple(faces[faces[0].drawn_as == present.drawn_as :])
 
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:
@@ -277,7 +284,8 @@ def preview_frames(plan: Plan) -> dict[int, list[int]]:
     """Return the frames to draw for each person: the most different views of all that is seen of them."""
     places = {person: mine for person, mine in places_of(plan).items() if plan.spares.get(person)}
     largest = sorted(places, key=lambda person: -_area_px(places[person]))[:MAX_PERSONS]
-    return {person: _most_different(places[person]) for person in sorted(largest)}
+    counts = {person: min(FRAMES[0] + len(places[person]) // SPACING_FRAMES, FRAMES[1]) for person in largest}
+    return {person: _most_different(places[person], counts[person]) for person in sorted(largest)}
 
 
 def _area_px(places: list[tuple[Track, int]]) -> float:
@@ -285,14 +293,14 @@ def _area_px(places: list[tuple[Track, int]]) -> float:
     return float(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum())
 
 
-def _most_different(places: list[tuple[Track, int]]) -> list[int]:
+def _most_different(places: list[tuple[Track, int]], count: int) -> list[int]:
     """Return the frames of the places with the median pose and those furthest from all before.
 
     The next most different view of the head, not the next moment, shows what a new face does not hide.
     """
     compared = evenly(places, MAX_COMPARED)
     shapes = np.stack([aligned(track, row).ravel() for track, row in compared])
-    rows = most_different(shapes, min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1]))
+    rows = most_different(shapes, count)
     return sorted({compared[row][0].start + compared[row][1] for row in rows})
 
 

@@ -38,7 +38,7 @@ LIMITS = (0.28, 0.20, 0.12)
 """What SFace may see of the source in the frames looked at, by the number of refusals."""
 AIMED_BELOW = 0.13
 """Frames are led so far below the limit if they can be: others are worse than those that are looked at."""
-ROUNDS = 6
+ROUNDS = 12
 """So often the result is looked at, at most."""
 PROGRESS = 0.95
 """What two rounds have to bring the excess over the limit down to: sometimes nothing helps."""

@@ -27,8 +27,8 @@ KEEPER_EXIT_PX = 128
 """So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
 BEND_SCENES = 8
 """In so many scenes, those most from the front, it is seen how a head with a new face is turned."""
-ESTRANGE_SCENES = 5
-"""In so many, the most different ones, what a recogniser sees of the source."""
+ESTRANGE_SCENES, WITH_FAILED = 5, 3
+"""In so many, the most different ones, what a recogniser sees of the source; fewer where others failed."""
 
 
 class Stage(Protocol):
@@ -133,7 +133,9 @@ class Leads:
         if not source.scenes:
             return aim
         shapes = np.stack([aligned(track, 0).ravel() for _, track in source.scenes])
-        scenes = [source.scenes[row] for row in most_different(shapes, ESTRANGE_SCENES)]
+        failed = [scene for scene in source.failed if scene[0].index in code.failed_at]
+        rows = most_different(shapes, WITH_FAILED if failed else ESTRANGE_SCENES)
+        scenes = [source.scenes[row] for row in rows] + failed
 
         def place(number: int, shift: Float) -> Placed | None:
             return build(person, scenes, aim.shifted(shift)).place(number)

@@ -42,7 +42,7 @@ class _Sample(NamedTuple):
 
 
 def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
-    """Return the plan with those whom it replaces, if it has none.
+    """Return the plan with those whom it replaces, as far as it has none.
 
     Args:
         source: the video that the plan was made from.
@@ -51,7 +51,7 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         runtime: device and threads.
     """
     if plan.sources:
-        return plan
+        return _with_failed(source, plan)
     wanted: dict[int, list[Track]] = defaultdict(list)
     for places in places_of(plan).values():
         for track, row in evenly(places, SAMPLES):
@@ -65,7 +65,31 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         for frame in video.part(wanted.keys()):
             for track in wanted[frame.index]:
                 found[track.person].append(_sample(frame, track, embed, look))
-    return replace(plan, sources={person: _source(samples) for person, samples in found.items()})
+    plan = replace(plan, sources={person: _source(samples) for person, samples in found.items()})
+    return _with_failed(source, plan)
+
+
+def _with_failed(source: Path, plan: Plan) -> Plan:
+    """Add the scenes in which somebody was recognised, as far as they are not there."""
+    wanted: dict[int, list[Track]] = defaultdict(list)
+    for person, places in places_of(plan).items():
+        codes = plan.identities[person], *plan.spares.get(person, ())
+        if person not in plan.sources:
+            continue
+        known = {frame.index for frame, _ in plan.sources[person].failed}
+        missing = {index for code in codes for index in code.failed_at} - known
+        for track, row in places:
+            if track.start + row in missing:
+                wanted[track.start + row].append(track)
+    if not wanted:
+        return plan
+    sources = dict(plan.sources)
+    with Decoder(source) as video:
+        for frame in video.part(wanted.keys()):
+            for track in wanted[frame.index]:
+                before = sources[track.person]
+                sources[track.person] = replace(before, failed=(*before.failed, cut_out(frame, track)))
+    return replace(plan, sources=sources)
 
 
 def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sample:

@@ -221,7 +221,7 @@ def _digest(span: range, plan: Plan, settings: Settings, product: str) -> str:
         for array in drawn_from(track):
             digest.update(np.ascontiguousarray(array[rows]).tobytes())
         code = plan.identities.get(track.person)  # none: a place that is only ever obscured
-        digest.update(b"" if code is None else code.vector.tobytes() + bytes([code.refused]))
+        digest.update(b"" if code is None else code.vector.tobytes() + json.dumps(code.drawn_as).encode())
         # The whole track counts in one thing: its size on screen decides the size of the generated face.
         size = exit_for_face(track.crop_from_frame, settings.render.exit_px)
         digest.update(json.dumps([track.id, first, size]).encode())

@@ -21,6 +21,7 @@ from vidanon.stages.outline import (
     GROW,
     face_width,
     filled,
+    grown,
     grown_outline,
     height_above,
     outline,
@@ -152,7 +153,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     sure = oval * lit * generated_face
     # Nor is the darkness of the hair line.
-    lit *= 1 - _grown(ramp(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
+    lit *= 1 - grown(ramp(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
     return Mask(skin, sure, lit, cover, keep, core.astype(np.float32), past, behind)
 
 
@@ -213,19 +214,13 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)
     skin = segment.fill_face(grey[..., None], own, FILL_SIGMA * width)[..., 0]
     strands = ramp(np.abs(skin - grey), *STRAND_CONTRAST)
-    strands = _grown(strands, STRAND_REACH * width) * ramp(height, 0.0, 0.03)
+    strands = grown(strands, STRAND_REACH * width) * ramp(height, 0.0, 0.03)
     strands *= 1 - brow_mask(landmarks, face.shape)
     own *= 1 - strands
     count, numbers = cv2.connectedComponents((own > 0.05).astype(np.uint8), connectivity=4)
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
     island[np.unique(numbers[core > 0.5])] = False
     return np.asarray(own * ~island[numbers], np.float32)
-
-
-def _grown(chance: Float, edge_px: float) -> Float:
-    """Add a border to a mask."""
-    reach = max(1, round(edge_px))
-    return np.asarray(cv2.dilate(chance, np.ones((2 * reach + 1,) * 2, np.uint8)), np.float32)
 
 
 def _inside(chance: Float, edge_px: float) -> Float:
@@ -334,7 +329,7 @@ def _shares(
     mask = face_mask(parts, face_chance, landmarks, forehead)
     usable = _own_face(generated, face_chance, landmarks, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
-    brows = _grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
+    brows = grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
     skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
     bare = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin)

@@ -71,6 +71,12 @@ def _unit(vectors: Float) -> Float:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6), np.float32)
 
 
+def grown(mask: Float, edge_px: float) -> Float:
+    """Add a border to a mask, float32 (h, w)."""
+    reach = max(1, round(edge_px))
+    return np.asarray(cv2.dilate(mask, np.ones((2 * reach + 1,) * 2, np.uint8)), np.float32)
+
+
 def filled(polygon: Float, shape: tuple[int, ...]) -> Float:
     """Return what a polygon covers, float32 (h, w), 0..1.
 

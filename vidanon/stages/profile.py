@@ -6,12 +6,11 @@ past the oval of the face, that is covered as well.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from vidanon.stages import segment
 from vidanon.stages.mesh import BROWS, MIDLINE, SIDES
-from vidanon.stages.outline import face_width, filled_hull, height_above, turned_away
+from vidanon.stages.outline import face_width, filled_hull, grown, height_above, turned_away
 from vidanon.stages.segment import ramp
 from vidanon.types import Float
 
@@ -75,9 +74,7 @@ def protruding(past: Float, skin: Float, landmarks: Float) -> Float:
     """
     width = face_width(landmarks)
     reach = filled_hull(np.concatenate([landmarks, grown_profile(landmarks, PROTRUDES)]), past.shape)
-    edge = max(1, round(EDGE * width))
-    grown = cv2.dilate(past * skin * reach, np.ones((2 * edge + 1,) * 2, np.uint8))
-    return np.asarray(grown, np.float32)
+    return grown(past * skin * reach, EDGE * width)
 
 
 def background(source: Float, parts: Float, past: Float, width_px: float) -> Float:
@@ -89,8 +86,6 @@ def background(source: Float, parts: Float, past: Float, width_px: float) -> Flo
         past: see :func:`past_middle`; from where the colours come, unless there is no background.
         width_px: of the face.
     """
-    edge = max(1, round(AWAY_FROM_SKIN * width_px))
-    sure = ramp(parts[..., list(segment.AROUND)].sum(2), 0.5, 0.8)
-    sure = np.asarray(cv2.erode(sure, np.ones((2 * edge + 1,) * 2, np.uint8)), np.float32)
+    sure = 1 - grown(1 - ramp(parts[..., list(segment.AROUND)].sum(2), 0.5, 0.8), AWAY_FROM_SKIN * width_px)
     weight = sure * (past + np.float32(ELSEWHERE)) + np.float32(ELSEWHERE**2)
     return segment.fill_face(source, weight, SIGMA * width_px)

@@ -25,9 +25,15 @@ from vidanon.stages.outline import (
     grown_outline,
     height_above,
     outline,
-    turned_away,
 )
-from vidanon.stages.profile import PROTRUDES, background, grown_profile, past_middle, protruding
+from vidanon.stages.profile import (
+    PROTRUDES,
+    background,
+    grown_profile,
+    past_middle,
+    protruding,
+    stands_out,
+)
 from vidanon.stages.segment import ramp
 from vidanon.types import Float, UInt8
 
@@ -86,7 +92,7 @@ def region_of_interest(
     """
     reach = GROW + REGION_MARGIN + SEAM_REACH * feather
     border = grown_outline(landmarks, reach, up=forehead, down=BEARD_REACH)
-    if turned_away(landmarks)[0]:
+    if stands_out(landmarks):
         border = np.concatenate([border, grown_profile(landmarks, PROTRUDES + 2 * REGION_MARGIN)])
     x0, y0 = np.maximum(np.floor(border.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(border.max(0)).astype(int), (shape[1], shape[0]))
@@ -332,7 +338,7 @@ def _shares(
     brows = grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
     skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
     bare = segment.fill_face(generated, skin, FILL_SIGMA * width)
-    own = np.maximum(usable, 1 - mask.skin)
+    own = np.maximum(usable, 1 - mask.skin) * (1 - mask.behind)
     generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
     matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
@@ -340,10 +346,14 @@ def _shares(
     if beard:
         drawn = cv2.transform(generated, matrix) + offset
         gain, hairs = beard_shares(source, drawn, parts, landmarks, beard)
-    offset += (1 - own)[..., None] * cv2.transform(bare, matrix)
+    smooth = cv2.transform(bare, matrix)
+    filled_in = offset + smooth
+    offset += (1 - own)[..., None] * smooth
     if mask.behind.any():
-        offset += mask.behind[..., None] * (background(source, parts, mask.past, width) - offset)
-        own, gain = own * (1 - mask.behind), 1 - (1 - gain) * (1 - mask.behind)
+        wall, found = background(source, parts, mask.past, width)
+        share = mask.behind * found
+        offset += share[..., None] * (wall - filled_in)
+        gain = 1 - (1 - gain) * (1 - share)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)

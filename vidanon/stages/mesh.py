@@ -53,6 +53,7 @@ SIDES, BRIDGE = (234, 454), 168
 """The widest points of the face, right and left, and the root of the nose between them."""
 MIDLINE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 164, 0, 17, 18, 200, 199, 175, 152)
 """The middle of the face, from the top of the forehead down to the chin."""
+NOSE_TIP = 1
 
 CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, *IRIS_RINGS, BROWS, NOSE, LIPS, CHEEKS)))
 """Control points of the thin-plate warp."""

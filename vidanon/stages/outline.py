@@ -5,21 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vidanon.stages.mesh import BRIDGE, FACE_OVAL, SIDES
+from vidanon.stages.mesh import FACE_OVAL
 from vidanon.types import Float
 
 GROW = 0.04
 """The mask reaches past the face oval by this share of the face width."""
-TURNED = (0.6, 0.3)
-"""Ratio of the far half of a face to the near one where it counts as turned aside, and where in full."""
-
-
-def turned_away(landmarks: Float) -> tuple[float, int]:
-    """Say how far a head is turned aside, 0..1, and which of ``SIDES`` is the far one."""
-    halves = landmarks[list(SIDES)] - landmarks[BRIDGE]
-    lengths = np.linalg.norm(halves, axis=1)
-    ratio = float(lengths.min() / max(float(lengths.max()), 1e-6))
-    return float(np.interp(ratio, TURNED[::-1], (1.0, 0.0))), int(lengths.argmin())
 
 
 def face_width(landmarks: Float) -> float:

@@ -6,14 +6,17 @@ past the oval of the face, that is covered as well.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from vidanon.stages import segment
-from vidanon.stages.mesh import BROWS, MIDLINE, SIDES
-from vidanon.stages.outline import face_width, filled_hull, grown, height_above, turned_away
+from vidanon.stages.mesh import BRIDGE, BROWS, MIDLINE, NOSE_TIP, SIDES
+from vidanon.stages.outline import face_width, filled_hull, grown, height_above
 from vidanon.stages.segment import ramp
 from vidanon.types import Float
 
+STANDS_OUT = (0.02, 0.08)
+"""So far past the far side, face widths, the tip of the nose begins to be in profile, and is."""
 SOFT = (-0.06, -0.02)
 """So far past the middle of the face, face widths, a pixel begins to count, and counts in full."""
 BROW_EDGE = (-0.12, -0.04)
@@ -25,8 +28,23 @@ AWAY_FROM_SKIN = 0.02
 """Border of the background, face widths, from which no colour is taken."""
 SIGMA = 0.05
 """Finest blur of the background that goes on, face widths."""
-ELSEWHERE = 1e-3
-"""What a pixel counts that lies on the other side; what is no background counts as much less again."""
+REACH, ENOUGH = 0.15, (0.005, 0.025)
+"""How far it is looked for, face widths, and of which share of it on something is used, and all of it."""
+BEHIND = [segment.BACKGROUND, segment.OCCLUDER]
+"""What is no head and no clothes: a strip of wall between a nose and the frame is often taken for a hand."""
+
+
+def stands_out(landmarks: Float) -> float:
+    """Say how surely the nose (478, 2) stands out past the far side of the face, 0..1: it is in profile."""
+    far, aside = _aside(landmarks)
+    past = float((landmarks[NOSE_TIP] - far) @ aside) / face_width(landmarks)
+    return float(np.interp(past, STANDS_OUT, (0.0, 1.0)))
+
+
+def _aside(landmarks: Float) -> tuple[Float, Float]:
+    """Return the far side of a turned face, (2,), and the direction from the near side to it, unit length."""
+    near, far = sorted(landmarks[list(SIDES)], key=lambda side: -float(np.hypot(*(side - landmarks[BRIDGE]))))
+    return far, (far - near) / max(float(np.hypot(*(far - near))), 1e-6)
 
 
 def past_middle(landmarks: Float, shape: tuple[int, ...]) -> Float:
@@ -37,31 +55,28 @@ def past_middle(landmarks: Float, shape: tuple[int, ...]) -> Float:
         shape: of the picture.
 
     Returns:
-        float32 (h, w), 0..1; 0 where the head is hardly turned.
+        float32 (h, w), 0..1; 0 where the nose is not in profile.
     """
-    turned, far = turned_away(landmarks)
-    if not turned:
+    profile = stands_out(landmarks)
+    if not profile:
         return np.zeros(shape[:2], np.float32)
     up = landmarks[MIDLINE[0]] - landmarks[MIDLINE[-1]]
     up = up / max(float(np.linalg.norm(up)), 1e-6)
     aside = np.array([-up[1], up[0]], np.float32)
-    if aside @ (landmarks[SIDES[far]] - landmarks[SIDES[1 - far]]) < 0:
-        aside = -aside
+    aside *= np.float32(np.copysign(1, aside @ _aside(landmarks)[1]))
     line = landmarks[list(MIDLINE)]
     order = np.argsort(line @ up)
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     middle = np.interp(columns * up[0] + rows * up[1], (line @ up)[order], (line @ aside)[order])
     past = (columns * aside[0] + rows * aside[1] - middle) / face_width(landmarks)
     below = ramp(-height_above(landmarks, shape, BROWS), *BROW_EDGE)
-    return np.asarray(turned * ramp(past.astype(np.float32), *SOFT) * below, np.float32)
+    return np.asarray(profile * ramp(past.astype(np.float32), *SOFT) * below, np.float32)
 
 
 def grown_profile(landmarks: Float, grow: float) -> Float:
     """Return the middle of the face shifted to the far side by a share of the face width, (n, 2), pixels."""
-    _, far = turned_away(landmarks)
-    aside = landmarks[SIDES[far]] - landmarks[SIDES[1 - far]]
-    aside = aside / max(float(np.linalg.norm(aside)), 1e-6)
-    return np.asarray(landmarks[list(MIDLINE)] + grow * face_width(landmarks) * aside, np.float32)
+    shift = grow * face_width(landmarks) * _aside(landmarks)[1]
+    return np.asarray(landmarks[list(MIDLINE)] + shift, np.float32)
 
 
 def protruding(past: Float, skin: Float, landmarks: Float) -> Float:
@@ -77,15 +92,20 @@ def protruding(past: Float, skin: Float, landmarks: Float) -> Float:
     return grown(past * skin * reach, EDGE * width)
 
 
-def background(source: Float, parts: Float, past: Float, width_px: float) -> Float:
-    """Go on with what lies behind the head; float32 RGB (h, w, 3), 0..255, smooth.
+def background(source: Float, parts: Float, past: Float, width_px: float) -> tuple[Float, Float]:
+    """Go on with what lies behind the head.
 
     Args:
-        source: the same, the picture.
+        source: float32 RGB (h, w, 3), 0..255, the picture.
         parts: float32 (h, w, 7), its part chances.
-        past: see :func:`past_middle`; from where the colours come, unless there is no background.
+        past: see :func:`past_middle`; from where the colours come.
         width_px: of the face.
+
+    Returns:
+        float32 (h, w, 3), smooth, and float32 (h, w), 0..1, how far there is such a background in reach:
+        where a face touches the border of the frame there may be none.
     """
-    sure = 1 - grown(1 - ramp(parts[..., list(segment.AROUND)].sum(2), 0.5, 0.8), AWAY_FROM_SKIN * width_px)
-    weight = sure * (past + np.float32(ELSEWHERE)) + np.float32(ELSEWHERE**2)
-    return segment.fill_face(source, weight, SIGMA * width_px)
+    wall = ramp(parts[..., BEHIND].sum(2), 0.5, 0.8)
+    wall = past * (1 - grown(1 - wall, AWAY_FROM_SKIN * width_px))
+    near = np.asarray(cv2.GaussianBlur(wall, (0, 0), REACH * width_px), np.float32)
+    return segment.fill_face(source, wall, SIGMA * width_px), ramp(near, *ENOUGH)

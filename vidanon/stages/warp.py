@@ -14,6 +14,7 @@ from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
 from vidanon.stages.mesh import (
+    BRIDGE,
     CONTROL,
     EYE_CORNERS,
     FACE_OVAL,
@@ -22,8 +23,8 @@ from vidanon.stages.mesh import (
     LEFT_HALF,
     RIGHT_HALF,
     RIGID,
+    SIDES,
 )
-from vidanon.stages.outline import turned_away
 from vidanon.types import Float, UInt8
 
 Box = tuple[int, int, int, int]
@@ -39,6 +40,8 @@ SMOOTHING_IRIS = 1e-6
 SMOOTHING_FAR = 1e-2
 """The far side of a turned head lies partly behind nose and lips, in the picture otherwise than in the frame:
 met exactly, its points fold what is in front of them."""
+TURNED = (0.6, 0.3)
+"""Ratio of the far half of a face to the near one where that begins and where it is complete."""
 GRID_MIN_PX = 8
 """Least spacing at which the thin-plate spline is evaluated before it is interpolated to every pixel."""
 EYE_GRID_MIN_PX = 2
@@ -131,8 +134,9 @@ def warp_to_frame(picture: UInt8, generated: Float, target: Float, region: Box) 
 def _smoothing(target: Float) -> Float:
     """Return how loosely each control point is met, (n,)."""
     exact = np.where(np.isin(CONTROL, IRIS_POINTS), SMOOTHING_IRIS, SMOOTHING)
-    turned, side = turned_away(target)
-    far = np.isin(CONTROL, (RIGHT_HALF, LEFT_HALF)[side])
+    halves = np.linalg.norm(target[list(SIDES)] - target[BRIDGE], axis=1)
+    turned = np.interp(halves.min() / max(halves.max(), 1e-6), TURNED[::-1], (1.0, 0.0))
+    far = np.isin(CONTROL, RIGHT_HALF if halves[0] < halves[1] else LEFT_HALF)
     return np.asarray(exact * (SMOOTHING_FAR / exact) ** (turned * far))
 
 

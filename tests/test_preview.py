@@ -102,11 +102,13 @@ class _Studio:
 
     likeness: tuple[dict[int, float], ...] = ()
     strange: tuple[float, ...] = ()
+    turns: tuple[int, ...] = ()
 
     def __init__(self, *_: object, estranges: bool = False) -> None: ...
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
         seen, more = self.likeness[turn - 1], self.strange[turn - 1]
+        _Studio.turns += (turn,) if wanted else ()
         nobody = np.zeros(128, np.float32)
         return {
             person: {f: Draft(seen.get(f, 0.1), seen.get(f, 0.1) + more, nobody) for f in frames}
@@ -125,6 +127,7 @@ def _refused(
     monkeypatch.setattr(preview, "_Studio", _Studio)
     monkeypatch.setattr(_Studio, "likeness", tuple(likeness))
     monkeypatch.setattr(_Studio, "strange", tuple(strange))
+    monkeypatch.setattr(_Studio, "turns", ())
     monkeypatch.setattr(preview, "with_sources", lambda _, plan, *rest: plan)
     plan = plan_of([track(0, 0, [FRONT] * 5 + [TURNED] * 5)])
     plan = replace(
@@ -167,6 +170,7 @@ def test_the_refused_face_itself_is_tried_without_the_looks_of_the_source(
     plan = _refused(monkeypatch, [{}, {4: 0.5}, {4: 0.5}, {4: 0.5}], [0.0] * 4)
     assert plan.identities[0].drawn_as == ("bank-00000", 0, ())
     assert plan.spares[0][0].drawn_as == ("bank-00000", 1, (4, 5))
+    assert _Studio.turns == (1,), "where it is safe then, no other is"
     hidden = [{4: 0.2}] * 4
     plan = _refused(monkeypatch, hidden, [0.0] * 4, refused=MOST_REFUSED, failed_at=(1, 4))
     assert plan.spares[0][0].drawn_as == ("bank-00000", MOST_REFUSED, (1, 4, 5))

@@ -43,7 +43,7 @@ MAX_DRAWN = 12
 """So many faces of a person are drawn at most before the first render: what SFace sees in the best of them is
 led away, which takes as long as to draw some."""
 MAX_DRAWN_AGAIN = 2
-"""So many after a refusal, the refused face among them, each led away."""
+"""So many after a refusal, the refused face among them, each led away, until one is safe."""
 FAILED_FRAMES = 3
 """Of those that failed, so many are added after each refusal to the frames in which it is led away."""
 HAIR_COST = 0.25
@@ -62,6 +62,7 @@ NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
 HIDDEN_BELOW = SFACE_SAME_PERSON - 0.02
 """A face that is more similar than this in a frame comes into question only where all are."""
+SAFE_BELOW = SFACE_SAME_PERSON - SAFE_MARGINS[1]
 
 
 class Draft(NamedTuple):
@@ -168,11 +169,13 @@ def prefer_where_it_failed(
     spares = dict(plan.spares)
     costs: dict[int, list[float]] = {person: [] for person in wanted}
     hidden: dict[int, list[int]] = {person: [] for person in wanted}
-    for turn in range(1, 1 + min(MAX_DRAWN_AGAIN, max(len(spares[person]) for person in wanted))):
-        busy = {person: some for person, some in wanted.items() if turn <= len(spares[person])}
-        for person, shown in studio.draw(turn, busy).items():
+    for turn in range(1, 1 + MAX_DRAWN_AGAIN):
+        for person, shown in studio.draw(turn, wanted).items():
             costs[person].append(_worst(shown))
             hidden[person].append(_hidden_in(shown, frames[person]))
+            safe = len(shown) == len(wanted[person]) and max(d.likeness for d in shown.values()) < SAFE_BELOW
+            if safe or turn == len(spares[person]):
+                del wanted[person]
     for person, values in costs.items():
         if not any(hidden[person]):
             spares[person] = ()

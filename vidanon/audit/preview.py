@@ -63,6 +63,7 @@ NEVER_SHOWN = 2.0
 HIDDEN_BELOW = SFACE_SAME_PERSON - 0.02
 """A face that is more similar than this in a frame comes into question only where all are."""
 SAFE_BELOW = SFACE_SAME_PERSON - SAFE_MARGINS[1]
+"""A face led away after a refusal that stays below this in every frame drawn is taken at once."""
 
 
 class Draft(NamedTuple):

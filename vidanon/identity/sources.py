@@ -73,9 +73,9 @@ def _with_failed(source: Path, plan: Plan) -> Plan:
     """Add the scenes in which somebody was recognised, as far as they are not there."""
     wanted: dict[int, list[Track]] = defaultdict(list)
     for person, places in places_of(plan).items():
-        codes = plan.identities[person], *plan.spares.get(person, ())
         if person not in plan.sources:
             continue
+        codes = plan.identities[person], *plan.spares.get(person, ())
         known = {frame.index for frame, _ in plan.sources[person].failed}
         missing = {index for code in codes for index in code.failed_at} - known
         for track, row in places:

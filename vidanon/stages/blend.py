@@ -17,23 +17,8 @@ from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
-from vidanon.stages.outline import (
-    GROW,
-    face_width,
-    filled,
-    grown,
-    grown_outline,
-    height_above,
-    outline,
-)
-from vidanon.stages.profile import (
-    PROTRUDES,
-    background,
-    grown_profile,
-    past_middle,
-    protruding,
-    stands_out,
-)
+from vidanon.stages.outline import GROW, face_width, filled, grown, grown_outline, height_above, outline
+from vidanon.stages.profile import PROTRUDES, background, grown_profile, past_middle, protruding, stands_out
 from vidanon.stages.segment import ramp
 from vidanon.types import Float, UInt8
 

@@ -108,7 +108,7 @@ class _Studio:
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
         seen, more = self.likeness[turn - 1], self.strange[turn - 1]
-        _Studio.turns += (turn,) if wanted else ()
+        _Studio.turns += (turn,)
         nobody = np.zeros(128, np.float32)
         return {
             person: {f: Draft(seen.get(f, 0.1), seen.get(f, 0.1) + more, nobody) for f in frames}

@@ -119,8 +119,13 @@ def _track_record(track: Track) -> dict[str, Any]:
 
 def _identity_record(code: IdentityCode) -> dict[str, Any]:
     w = None if code.w is None else _pack(code.w, "<f4")
-    record = {"name": code.name, "vector": _pack(code.vector, "<f4"), "w": w, "refused": code.refused}
-    return record | {"failed_at": list(code.failed_at)}
+    return {
+        "name": code.name,
+        "vector": _pack(code.vector, "<f4"),
+        "w": w,
+        "refused": code.refused,
+        "failed_at": list(code.failed_at),
+    }
 
 
 def _check(condition: bool, message: str) -> None:

@@ -159,7 +159,8 @@ def prefer_where_it_failed(
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
     if not most:
         return plan
-    again = {person: _further_away(plan, person, frames[person]) for person in choosy}
+    places = places_of(plan)
+    again = {person: _further_away(plan, person, places[person], frames[person]) for person in choosy}
     plan = with_sources(source, replace(plan, spares=plan.spares | again), models, settings.runtime)
     before = preview_frames(plan)
     wanted = {
@@ -171,6 +172,8 @@ def prefer_where_it_failed(
     costs: dict[int, list[float]] = {person: [] for person in wanted}
     hidden: dict[int, list[int]] = {person: [] for person in wanted}
     for turn in range(1, 1 + MAX_DRAWN_AGAIN):
+        if not wanted:
+            break
         for person, shown in studio.draw(turn, wanted).items():
             costs[person].append(_worst(shown))
             hidden[person].append(_hidden_in(shown, frames[person]))
@@ -189,15 +192,17 @@ def prefer_where_it_failed(
     return replace(plan, spares=spares)
 
 
-def _further_away(plan: Plan, person: int, failed: list[int]) -> tuple[IdentityCode, ...]:
+def _further_away(
+    plan: Plan, person: int, places: list[tuple[Track, int]], failed: list[int]
+) -> tuple[IdentityCode, ...]:
     """Return somebody's present and spare faces as they are drawn after one more refusal."""
     present = plan.identities[person]
     refused = min(present.refused + 1, MOST_REFUSED)
-    places = [place for place in places_of(plan)[person] if place[0].start + place[1] in failed]
-    added = _most_different(places, FAILED_FRAMES) if places else ()
+    failing = [(track, row) for track, row in places if track.start + row in failed]
+    added = _most_different(failing, FAILED_FRAMES) if failing else ()
     failed_at = tuple(sorted({*present.failed_at, *added}))
     faces = [replace(face, refused=refused, failed_at=failed_at) for face in (present, *plan.spares[person])]
-    return tuple(faces[faces[0].drawn_as == present.drawn_as :])
+    return tuple(face for face in faces if face.drawn_as != present.drawn_as)
 
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:

@@ -7,6 +7,7 @@ from the same frames as before, so that the result is the same byte for byte.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -61,10 +62,8 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     embed = SFace(models, runtime.workers)
     look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
     found: dict[int, list[_Sample]] = defaultdict(list)
-    with Decoder(source) as video:
-        for frame in video.part(wanted.keys()):
-            for track in wanted[frame.index]:
-                found[track.person].append(_sample(frame, track, embed, look))
+    for frame, track in _decoded(source, wanted):
+        found[track.person].append(_sample(frame, track, embed, look))
     plan = replace(plan, sources={person: _source(samples) for person, samples in found.items()})
     return _with_failed(source, plan)
 
@@ -84,12 +83,18 @@ def _with_failed(source: Path, plan: Plan) -> Plan:
     if not wanted:
         return plan
     sources = dict(plan.sources)
+    for frame, track in _decoded(source, wanted):
+        before = sources[track.person]
+        sources[track.person] = replace(before, failed=(*before.failed, cut_out(frame, track)))
+    return replace(plan, sources=sources)
+
+
+def _decoded(source: Path, wanted: dict[int, list[Track]]) -> Iterator[tuple[Frame, Track]]:
+    """Yield each wanted frame of a video with each of its tracks."""
     with Decoder(source) as video:
         for frame in video.part(wanted.keys()):
             for track in wanted[frame.index]:
-                before = sources[track.person]
-                sources[track.person] = replace(before, failed=(*before.failed, cut_out(frame, track)))
-    return replace(plan, sources=sources)
+                yield frame, track
 
 
 def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sample:

@@ -97,7 +97,7 @@ class Mask:
         cover: where the new face goes unless something is kept, before the seam is softened.
         keep: where something of the source stays in front.
         core: eyes, nose and mouth; always covered but for what is kept.
-        past: what lies past the middle of a head that is turned aside.
+        far: what lies past the middle of a head that is turned aside.
         behind: what the new face leaves of the background there.
     """
 
@@ -107,7 +107,7 @@ class Mask:
     cover: Float
     keep: Float
     core: Float
-    past: Float
+    far: Float
     behind: Float
 
 
@@ -138,14 +138,15 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     past = 1 - filled(landmarks[list(FACE_OVAL)], shape)
     beyond = np.maximum(rim * ramp(outside, 0.6, 0.9), past * ramp(outside, 0.3, 0.6))
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
-    past = past_middle(landmarks, shape)
-    cover = np.maximum(cover, protruding(past, skin, landmarks))
-    behind = past * (1 - ramp(generated_face, 0.35, 0.65))
+    far = past_middle(landmarks, shape)
+    if far.any():
+        cover = np.maximum(cover, protruding(far, skin, landmarks))
+    behind = far * (1 - ramp(generated_face, 0.35, 0.65))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     sure = oval * lit * generated_face
     # Nor is the darkness of the hair line.
     lit *= 1 - grown(ramp(parts[..., segment.HAIR], 0.2, 0.5), HAIR_SHADE * face_width(landmarks))
-    return Mask(skin, sure, lit, cover, keep, core.astype(np.float32), past, behind)
+    return Mask(skin, sure, lit, cover, keep, core.astype(np.float32), far, behind)
 
 
 def match_colour(
@@ -332,12 +333,11 @@ def _shares(
         drawn = cv2.transform(generated, matrix) + offset
         gain, hairs = beard_shares(source, drawn, parts, landmarks, beard)
     smooth = cv2.transform(bare, matrix)
-    filled_in = offset + smooth
-    offset += (1 - own)[..., None] * smooth
+    light, offset = offset, offset + (1 - own)[..., None] * smooth
     if mask.behind.any():
-        wall, found = background(source, parts, mask.past, width)
+        wall, found = background(source, parts, mask.far, width)
         share = mask.behind * found
-        offset += share[..., None] * (wall - filled_in)
+        offset += share[..., None] * (wall - (light + smooth))
         gain = 1 - (1 - gain) * (1 - share)
     soft = cv2.GaussianBlur(mask.cover, (0, 0), max(feather * width / 2, 0.6))
     alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)

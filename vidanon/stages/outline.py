@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vidanon.stages.mesh import FACE_OVAL
+from vidanon.stages.mesh import BRIDGE, FACE_OVAL, SIDES
 from vidanon.types import Float
 
 GROW = 0.04
@@ -35,6 +35,11 @@ def outline(landmarks: Float) -> Float:
     return grown_outline(landmarks, GROW)
 
 
+def half_widths(landmarks: Float) -> Float:
+    """Return how far the two ``SIDES`` of a face (478, 2) lie from the root of the nose, (2,), pixels."""
+    return np.asarray(np.linalg.norm(landmarks[list(SIDES)] - landmarks[BRIDGE], axis=1), np.float32)
+
+
 def grown_outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 0.0) -> Float:
     """Return the face oval grown, its forehead raised and its chin lowered.
 
@@ -48,16 +53,17 @@ def grown_outline(landmarks: Float, grow: float, up: float = 0.0, down: float = 
         float32 (..., 36, 2), pixels.
     """
     oval = np.asarray(landmarks[..., list(FACE_OVAL), :], np.float32)
-    outward = _unit(oval - oval.mean(-2, keepdims=True))
+    outward = unit(oval - oval.mean(-2, keepdims=True))
     top, chin = (oval[..., [FACE_OVAL.index(point)], :] for point in (10, 152))
-    upward = _unit(top - chin)
+    upward = unit(top - chin)
     height = (outward * upward).sum(-1, keepdims=True)
     moved = up * np.clip(height, 0, 1) - down * np.clip(-height, 0, 1)
     width = _width(oval)[..., None, None]
     return np.asarray(oval + width * (grow * outward + moved * upward), np.float32)
 
 
-def _unit(vectors: Float) -> Float:
+def unit(vectors: Float) -> Float:
+    """Scale vectors, float32 (..., n), to unit length."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6), np.float32)
 
 
@@ -95,8 +101,7 @@ def height_above(landmarks: Float, shape: tuple[int, ...], points: tuple[int, ..
     Returns:
         float32 (h, w), face widths.
     """
-    up = landmarks[10] - landmarks[152]
-    up = up / max(float(np.linalg.norm(up)), 1e-6)
+    up = unit(landmarks[10] - landmarks[152])
     rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
     height = columns * up[0] + rows * up[1] - float((landmarks[list(points)] @ up).max())
     return np.asarray(height / face_width(landmarks), np.float32)

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from vidanon.stages import segment
-from vidanon.stages.mesh import BRIDGE, BROWS, MIDLINE, NOSE_TIP, SIDES
-from vidanon.stages.outline import face_width, filled_hull, grown, height_above
+from vidanon.stages.mesh import BROWS, MIDLINE, NOSE_TIP, SIDES
+from vidanon.stages.outline import face_width, filled_hull, grown, half_widths, height_above, unit
 from vidanon.stages.segment import ramp
 from vidanon.types import Float
 
@@ -43,8 +43,9 @@ def stands_out(landmarks: Float) -> float:
 
 def _aside(landmarks: Float) -> tuple[Float, Float]:
     """Return the far side of a turned face, (2,), and the direction from the near side to it, unit length."""
-    near, far = sorted(landmarks[list(SIDES)], key=lambda side: -float(np.hypot(*(side - landmarks[BRIDGE]))))
-    return far, (far - near) / max(float(np.hypot(*(far - near))), 1e-6)
+    far = int(half_widths(landmarks).argmin())
+    far_side, near_side = landmarks[SIDES[far]], landmarks[SIDES[1 - far]]
+    return far_side, unit(far_side - near_side)
 
 
 def past_middle(landmarks: Float, shape: tuple[int, ...]) -> Float:
@@ -60,8 +61,7 @@ def past_middle(landmarks: Float, shape: tuple[int, ...]) -> Float:
     profile = stands_out(landmarks)
     if not profile:
         return np.zeros(shape[:2], np.float32)
-    up = landmarks[MIDLINE[0]] - landmarks[MIDLINE[-1]]
-    up = up / max(float(np.linalg.norm(up)), 1e-6)
+    up = unit(landmarks[MIDLINE[0]] - landmarks[MIDLINE[-1]])
     aside = np.array([-up[1], up[0]], np.float32)
     aside *= np.float32(np.copysign(1, aside @ _aside(landmarks)[1]))
     line = landmarks[list(MIDLINE)]

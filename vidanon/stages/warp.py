@@ -14,7 +14,6 @@ from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
 from vidanon.stages.mesh import (
-    BRIDGE,
     CONTROL,
     EYE_CORNERS,
     FACE_OVAL,
@@ -23,8 +22,8 @@ from vidanon.stages.mesh import (
     LEFT_HALF,
     RIGHT_HALF,
     RIGID,
-    SIDES,
 )
+from vidanon.stages.outline import half_widths
 from vidanon.types import Float, UInt8
 
 Box = tuple[int, int, int, int]
@@ -134,7 +133,7 @@ def warp_to_frame(picture: UInt8, generated: Float, target: Float, region: Box) 
 def _smoothing(target: Float) -> Float:
     """Return how loosely each control point is met, (n,)."""
     exact = np.where(np.isin(CONTROL, IRIS_POINTS), SMOOTHING_IRIS, SMOOTHING)
-    halves = np.linalg.norm(target[list(SIDES)] - target[BRIDGE], axis=1)
+    halves = half_widths(target)
     turned = np.interp(halves.min() / max(halves.max(), 1e-6), TURNED[::-1], (1.0, 0.0))
     far = np.isin(CONTROL, RIGHT_HALF if halves[0] < halves[1] else LEFT_HALF)
     return np.asarray(exact * (SMOOTHING_FAR / exact) ** (turned * far))

@@ -164,6 +164,7 @@ def test_the_command_measures_the_shipped_map(tmp_path: Path, monkeypatch: pytes
     assert cross["dlib_identity"] < cross["dlib_attributes"]
     assert len(cross["blendshape_mae_each"]) == len(found["blendshape_names"]) == 52
     assert found["generated"]["same"]["sface_identity"] > 0.5
+    assert found["nearer"]["cross"]["sface_identity"] > cross["sface_identity"]
     assert {bar["passed"] for bar in found["bars"]} <= {True, False}
     assert "SFace to the identity source" in result.output
 

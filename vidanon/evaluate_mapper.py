@@ -70,6 +70,8 @@ REFERENCE_DRAWS = 8192
 PEOPLE = 50
 ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
+NEARER_FACES = 96
+"""On so many it is measured what looking at the picture once more brings: fifty drawings for each."""
 CEILING_FACES = 12
 CEILING_STOPS = (0, 10, 30, 80)
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
@@ -266,7 +268,7 @@ def _samples(subjects: list[Subject]) -> Samples:
 
 
 def both_figures(
-    subjects: list[Subject], bench: Bench, shift: int, title: str
+    subjects: list[Subject], bench: Bench, shift: int, title: str, nearer: bool = False
 ) -> tuple[dict[str, Any], Float]:
     """Return ``cross`` and ``same`` figures of subjects, and the latents of the cross outputs.
 
@@ -275,20 +277,23 @@ def both_figures(
         bench: makes the outputs.
         shift: the identity of subject ``i`` goes with the attributes of subject ``i - shift``.
         title: of the progress bars.
+        nearer: lead every output nearer to its identity, see :meth:`vidanon.identity.keep.Keeper.nearer`.
     """
+
+    def job(person: Subject, attributes: Subject) -> Job:
+        aim = Aim(person.seen.sface)
+        return Job(bench.keeper.nearer(aim, bench.source(attributes)) if nearer else aim, attributes)
+
     others = subjects[shift:] + subjects[:shift]
-    crossed = list(
-        bench.outputs(
-            [Job(Aim(b.seen.sface), a) for a, b in zip(subjects, others, strict=True)], f"{title}, cross"
-        )
-    )
+    crossing = [job(b, a) for a, b in zip(subjects, others, strict=True)]
+    crossed = list(bench.outputs(crossing, f"{title}, cross"))
     found = [
         (a.seen, b.seen, o) for a, b, (_, o) in zip(subjects, others, crossed, strict=True) if o is not None
     ]
     if not found:
         raise InputError(f"{title}: no output shows a face; the weights do not fit")
     cross = cross_figures(*(list(column) for column in zip(*found, strict=True)))
-    remade = bench.outputs([Job(Aim(a.seen.sface), a) for a in subjects], f"{title}, same")
+    remade = bench.outputs([job(a, a) for a in subjects], f"{title}, same")
     kept = [(a.seen, o) for a, (_, o) in zip(subjects, remade, strict=True) if o is not None]
     same = same_figures([a for a, _ in kept], [o for _, o in kept])
     lost = 2 * len(subjects) - len(found) - len(kept)
@@ -378,8 +383,9 @@ def evaluate_mapper(
         with_ceiling: show what a descent on w reaches on the same faces (minutes; at least 128 samples).
 
     Returns:
-        ``generated`` and (with ``faces``) ``real``: ``cross`` and ``same`` figures, see
-        :mod:`vidanon.figures`; ``w``: distance to the generator's latents; ``diversity``; ``speed``;
+        ``generated``, ``nearer`` (some of them, led nearer to the identity as the product does) and (with
+        ``faces``) ``real``: ``cross`` and ``same`` figures, see :mod:`vidanon.figures`; ``w``: distance to
+        the generator's latents; ``diversity``; ``speed``;
         ``groups``; ``ceiling``; ``bars``: the verdicts. Numbers only.
 
     Raises:
@@ -407,6 +413,7 @@ def evaluate_mapper(
         "seed": seed,
         "blendshape_names": [shape.name.lower() for shape in Blendshapes],
         "generated": generated,
+        "nearer": both_figures(subjects[:NEARER_FACES], bench, 1, "led nearer", nearer=True)[0],
         "w": w_figures(made, held_out, latents.draw(1, REFERENCE_DRAWS)),
         "diversity": diversity(subjects, bench, seed),
         "speed": {"ms_per_face": bench.ms_per_face(subjects[0]), "calls": TIMED_CALLS},

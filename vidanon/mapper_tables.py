@@ -40,7 +40,7 @@ _ROWS = (
 
 def format_results(results: dict[str, Any]) -> str:
     """Return the figures of :func:`vidanon.evaluate_mapper.evaluate_mapper` as text tables, the bars last."""
-    sets = [name for name in ("generated", "real") if name in results]
+    sets = [name for name in ("generated", "nearer", "real") if name in results]
     lines = [f"{'':<{WIDTH}}" + "".join(f"{name:>11}" for name in sets)]
     for title, key in _ROWS:
         values = [look_up(results[name], key) for name in sets]

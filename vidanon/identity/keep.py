@@ -22,6 +22,7 @@ from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.reach import reach_directions, responses, step
 from vidanon.identity.shade import brow_shade, chin_shade
 from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.networks.runtime import resolve_device
@@ -123,11 +124,12 @@ class Keeper:
         bearded = bool(wanted[BEARD] > BEARDED)
         glasses = (LEAST_WORN, np.inf) if wanted[GLASSES] > 0.5 else (-np.inf, MOST_BARE)
         shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
-        asked, shift, gain = led_away(code, source.embedding), np.zeros(W_SIZE, np.float32), 1.0
+        asked, gain = led_away(code, source.embedding), 1.0
+        shift = np.zeros(W_SIZE, np.float32)
         with ThreadPoolExecutor(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
-            for _ in range(LOOKS):
-                led = map(Aim(asked, shift, gain, glasses).lead, latents)
+            for look_number in range(LOOKS):
+                led = list(map(Aim(asked, shift, gain, glasses).lead, latents))
                 seen = [x for x in pool.map(self._read, led, source.views) if x is not None]
                 if not seen:
                     break  # the gate will not let such a face through
@@ -140,10 +142,36 @@ class Keeper:
                 if code.refused:
                     lacking[:BEARD] = 0
                 slopes = turn_slopes()
-                shift += lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
+                shift = shift + lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
+                if look_number == 0:
+                    shift += self._towards(asked - embedding, led[0], source.views[0], pool)
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
         beard = code.by_refusals(BEARD_KEPT) if bearded else 0.0
         return Aim(asked, shift, gain, glasses, beard)
+
+    def nearer(self, aim: Aim, source: Source) -> Aim:
+        """Return what leads to a face that shows more of who was asked for; :meth:`aim` does so as well.
+
+        Args:
+            aim: what leads there so far.
+            source: who is replaced.
+        """
+        with ThreadPoolExecutor(self._workers) as pool:
+            latents = [aim.lead(self._mapped(view, aim.asked)) for view in source.views]
+            seen = [x for x in pool.map(self._read, latents, source.views) if x is not None]
+            if not seen:
+                return aim
+            lacking = aim.asked - np.mean([x[0] for x in seen], axis=0)
+            return aim.shifted(self._towards(lacking, latents[0], source.views[0], pool))
+
+    def _towards(self, lacking: Float, w: Float, view: View, pool: ThreadPoolExecutor) -> Float:
+        """Return what to add to w so that less is lacking of the embedding, as is told around one w."""
+
+        def embedding(w: Float) -> Float:
+            picture = self._picture(w)
+            return self._embed(picture, apply(picture_from_unit(len(picture)), view.landmarks))
+
+        return reach_directions() @ step(responses(embedding, w, pool.map), lacking)
 
     def _mapped(self, view: View, asked: Float) -> Float:
         return self._latent(as_input(view.crop), asked, view.blendshapes, view.landmarks)

@@ -65,7 +65,7 @@ def fit_turn(mapper: AttributeMapper, drawn: Samples, read: TurnReader) -> None:
     known = np.column_stack([wanted, np.ones(len(wanted))])
     slopes = np.linalg.lstsq(known, drawn.w, rcond=None)[0][:TURN_SIZE].astype(np.float32)
     crossed = drawn.take(slice(CROSSED))
-    told, made = _mapped(mapper, crossed)
+    told, made = mapped(mapper, crossed, np.roll(crossed.embeddings, -1, axis=0))
     for axis in range(TURN_SIZE):
         nudge = slopes[axis] * np.float32(NUDGE_DEG)
         apart = read(made[:NUDGED] + nudge) - read(made[:NUDGED] - nudge)
@@ -78,10 +78,18 @@ def fit_turn(mapper: AttributeMapper, drawn: Samples, read: TurnReader) -> None:
 
 
 @torch.no_grad()
-def _mapped(mapper: AttributeMapper, samples: Samples) -> tuple[Float, Float]:
-    """Return what the mapper takes for pitch and yaw (n, 2), and w with the next face's identity (n, 512)."""
+def mapped(mapper: AttributeMapper, samples: Samples, identities: Float) -> tuple[Float, Float]:
+    """Give the attributes of faces to other people.
+
+    Args:
+        mapper: on the CPU, in evaluation mode.
+        samples: n faces.
+        identities: float32 (n, 128), unit length.
+
+    Returns:
+        What the mapper takes for pitch and yaw, float32 (n, 2), and w, float32 (n, 512).
+    """
     told, latents = [], []
-    identities = np.roll(samples.embeddings, -1, axis=0)
     for start in range(0, len(samples), BATCH):
         rows = slice(start, start + BATCH)
         crops = samples.pictures[rows].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1

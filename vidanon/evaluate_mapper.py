@@ -70,8 +70,6 @@ REFERENCE_DRAWS = 8192
 PEOPLE = 50
 ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
-NEARER_FACES = 96
-"""On so many it is measured what looking at the picture once more brings: fifty drawings for each."""
 CEILING_FACES = 12
 CEILING_STOPS = (0, 10, 30, 80)
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
@@ -383,7 +381,7 @@ def evaluate_mapper(
         with_ceiling: show what a descent on w reaches on the same faces (minutes; at least 128 samples).
 
     Returns:
-        ``generated``, ``nearer`` (some of them, led nearer to the identity as the product does) and (with
+        ``generated``, ``nearer`` (the same, led nearer to the identity as the product does) and (with
         ``faces``) ``real``: ``cross`` and ``same`` figures, see :mod:`vidanon.figures`; ``w``: distance to
         the generator's latents; ``diversity``; ``speed``;
         ``groups``; ``ceiling``; ``bars``: the verdicts. Numbers only.
@@ -413,7 +411,7 @@ def evaluate_mapper(
         "seed": seed,
         "blendshape_names": [shape.name.lower() for shape in Blendshapes],
         "generated": generated,
-        "nearer": both_figures(subjects[:NEARER_FACES], bench, 1, "led nearer", nearer=True)[0],
+        "nearer": both_figures(subjects, bench, 1, "led nearer", nearer=True)[0],
         "w": w_figures(made, held_out, latents.draw(1, REFERENCE_DRAWS)),
         "diversity": diversity(subjects, bench, seed),
         "speed": {"ms_per_face": bench.ms_per_face(subjects[0]), "calls": TIMED_CALLS},

@@ -7,6 +7,7 @@ new face are the source's. dlib is left out on purpose: it must not take part in
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -168,28 +169,40 @@ def prefer_where_it_failed(
         for person in sorted(most)
     }
     studio = _Studio(source, plan, wanted, settings, models, estranges=True)
-    spares = dict(plan.spares)
-    costs: dict[int, list[float]] = {person: [] for person in wanted}
-    hidden: dict[int, list[int]] = {person: [] for person in wanted}
-    for turn in range(1, 1 + MAX_DRAWN_AGAIN):
-        if not wanted:
-            break
-        for person, shown in studio.draw(turn, wanted).items():
-            costs[person].append(_worst(shown))
-            hidden[person].append(_hidden_in(shown, frames[person]))
+    drawn = _drawn_until_safe(studio, wanted, plan.spares)
+    ordered = {
+        person: _hiding_first(plan.spares[person], some, frames[person]) for person, some in drawn.items()
+    }
+    return replace(plan, spares=plan.spares | ordered)
+
+
+def _drawn_until_safe(
+    studio: _Studio, wanted: dict[int, list[int]], spares: Mapping[int, tuple[IdentityCode, ...]]
+) -> dict[int, list[Shown]]:
+    """Draw everyone's spare faces in turn until one is safe; return them by person."""
+    drawn: dict[int, list[Shown]] = {person: [] for person in wanted}
+    waiting = dict(wanted)
+    while waiting:
+        for person, shown in studio.draw(len(drawn[next(iter(waiting))]) + 1, waiting).items():
+            drawn[person].append(shown)
+            most = min(MAX_DRAWN_AGAIN, len(spares[person]))
             safe = len(shown) == len(wanted[person]) and max(d.likeness for d in shown.values()) < SAFE_BELOW
-            if safe or turn == len(spares[person]):
-                del wanted[person]
-    for person, values in costs.items():
-        if not any(hidden[person]):
-            spares[person] = ()
-            continue
-        order = sorted(range(len(values)), key=lambda turn: (-hidden[person][turn], values[turn]))
-        helping = [turn for turn in order if hidden[person][turn]]
-        undrawn = range(len(values), len(spares[person]))
-        useless = order[len(helping) :]
-        spares[person] = tuple(spares[person][turn] for turn in (*helping, *undrawn, *useless))
-    return replace(plan, spares=spares)
+            if safe or len(drawn[person]) == most:
+                del waiting[person]
+    return drawn
+
+
+def _hiding_first(
+    faces: tuple[IdentityCode, ...], drawn: list[Shown], failed: list[int]
+) -> tuple[IdentityCode, ...]:
+    """Order faces, of which the first were drawn, by in how many frames that failed they hide somebody."""
+    hidden = [_hidden_in(shown, failed) for shown in drawn]
+    if not any(hidden):
+        return ()
+    order = sorted(range(len(drawn)), key=lambda turn: (-hidden[turn], _worst(drawn[turn])))
+    helping = [turn for turn in order if hidden[turn]]
+    undrawn, useless = range(len(drawn), len(faces)), order[len(helping) :]
+    return tuple(faces[turn] for turn in (*helping, *undrawn, *useless))
 
 
 def _further_away(

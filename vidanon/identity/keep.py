@@ -6,7 +6,8 @@ the same amount, in the directions in which the latents of the bank change with 
 missing in pictures of the new face. Fair brows, which do not go with dark hair that stays, are drawn darker:
 a shift of w brought dlib nearer to the source (sample clip, worst of 8 views of 4 faces: .58; drawn darker
 .60, left fair .61). And each new face nods and turns a little less or more than the source, always by about
-the same angle, so that is seen and taken off in the same way.
+the same angle, so that is seen and taken off in the same way. So is what the mapper loses of the fictional
+person, see :mod:`vidanon.identity.reach`.
 """
 
 from __future__ import annotations

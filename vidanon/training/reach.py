@@ -23,7 +23,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.networks.mapper import AttributeMapper, load_attribute_mapper
 from vidanon.training.config import DataConfig
 from vidanon.training.data import FaceReader, LatentSource, Samples, join
-from vidanon.training.turn import mapped
+from vidanon.training.turn import drawn_faces, mapped
 from vidanon.types import Float
 
 DRAWN, SEED = 1000, 502
@@ -122,9 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     models = ModelStore()
     reader = FaceReader(models, options.workers)
-    with ThreadPoolExecutor(options.workers) as pool:
-        drawn = pool.map(reader.read, LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN))
-        samples = join([face for face in drawn if face is not None])
+    samples = drawn_faces(LatentSource(models, DataConfig().truncation, SEED), DRAWN, reader, options.workers)
     directions = find_directions(load_attribute_mapper(options.weights), reader, samples, options.workers)
     save_file({"directions": directions.astype(np.float16)}, options.target)
 

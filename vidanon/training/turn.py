@@ -100,6 +100,13 @@ def mapped(mapper: AttributeMapper, samples: Samples, identities: Float) -> tupl
     return np.concatenate(told), np.concatenate(latents)
 
 
+def drawn_faces(latents: LatentSource, count: int, reader: FaceReader, workers: int) -> Samples:
+    """Draw faces at random; return those that are found in their pictures."""
+    with ThreadPoolExecutor(workers) as pool:
+        drawn = pool.map(reader.read, latents.draw(0, count))
+        return join([face for face in drawn if face is not None])
+
+
 def main() -> None:
     """Fit the turn of some weights anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -109,9 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     models = ModelStore()
     reader = FaceReader(models, options.workers)
-    with ThreadPoolExecutor(options.workers) as pool:
-        drawn = pool.map(reader.read, LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN))
-        samples = join([face for face in drawn if face is not None])
+    samples = drawn_faces(LatentSource(models, DataConfig().truncation, SEED), DRAWN, reader, options.workers)
     mapper = load_attribute_mapper(options.weights)
     fit_turn(mapper, samples, TurnReader(models, reader, options.workers))
     save_weights(mapper, options.target)

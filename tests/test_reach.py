@@ -50,9 +50,9 @@ def test_more_of_the_person_shows_and_nothing_else_moves() -> None:
     subjects = [s for s in (bench.subject(w) for w in bank.w[rows]) if s is not None]
     jobs, people = [], []
     for number, subject in enumerate(subjects[:12]):
-        person, source = subjects[number + 12], bench.source(subject)
+        person = subjects[number + 12]
         kept = Aim(person.seen.sface)
-        jobs += [Job(kept, subject), Job(bench.keeper.nearer(kept, source), subject)]
+        jobs += [Job(kept, subject), Job(bench.keeper.nearer(kept, [subject.view]), subject)]
         people += [person, person]
     seen = [o for _, o in bench.outputs(jobs, "nearer")]
     found = np.array(

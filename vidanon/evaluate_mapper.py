@@ -280,7 +280,7 @@ def both_figures(
 
     def job(person: Subject, attributes: Subject) -> Job:
         aim = Aim(person.seen.sface)
-        return Job(bench.keeper.nearer(aim, bench.source(attributes)) if nearer else aim, attributes)
+        return Job(bench.keeper.nearer(aim, [attributes.view]) if nearer else aim, attributes)
 
     others = subjects[shift:] + subjects[:shift]
     crossing = [job(b, a) for a, b in zip(subjects, others, strict=True)]

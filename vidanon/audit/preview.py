@@ -182,12 +182,13 @@ def _drawn_until_safe(
     """Draw everyone's spare faces in turn until one is safe; return them by person."""
     drawn: dict[int, list[Shown]] = {person: [] for person in wanted}
     waiting = dict(wanted)
-    while waiting:
-        for person, shown in studio.draw(len(drawn[next(iter(waiting))]) + 1, waiting).items():
+    for turn in range(1, 1 + MAX_DRAWN_AGAIN):
+        if not waiting:
+            break
+        for person, shown in studio.draw(turn, waiting).items():
             drawn[person].append(shown)
-            most = min(MAX_DRAWN_AGAIN, len(spares[person]))
             safe = len(shown) == len(wanted[person]) and max(d.likeness for d in shown.values()) < SAFE_BELOW
-            if safe or len(drawn[person]) == most:
+            if safe or turn == len(spares[person]):
                 del waiting[person]
     return drawn
 

@@ -12,7 +12,7 @@ person, see :mod:`vidanon.identity.reach`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -150,20 +150,20 @@ class Keeper:
         beard = code.by_refusals(BEARD_KEPT) if bearded else 0.0
         return Aim(asked, shift, gain, glasses, beard)
 
-    def nearer(self, aim: Aim, source: Source) -> Aim:
+    def nearer(self, aim: Aim, views: Sequence[View]) -> Aim:
         """Return what leads to a face that shows more of who was asked for; :meth:`aim` does so as well.
 
         Args:
             aim: what leads there so far.
-            source: who is replaced.
+            views: of who is replaced.
         """
         with ThreadPoolExecutor(self._workers) as pool:
-            latents = [aim.lead(self._mapped(view, aim.asked)) for view in source.views]
-            seen = [x for x in pool.map(self._read, latents, source.views) if x is not None]
+            latents = [aim.lead(self._mapped(view, aim.asked)) for view in views]
+            seen = [x for x in pool.map(self._read, latents, views) if x is not None]
             if not seen:
                 return aim
             lacking = aim.asked - np.mean([x[0] for x in seen], axis=0)
-            return aim.shifted(self._towards(lacking, latents[0], source.views[0], pool))
+            return aim.shifted(self._towards(lacking, latents[0], views[0], pool))
 
     def _towards(self, lacking: Float, w: Float, view: View, pool: ThreadPoolExecutor) -> Float:
         """Return what to add to w so that less is lacking of the embedding, as is told around one w."""

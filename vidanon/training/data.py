@@ -145,12 +145,16 @@ def make_shards(
         workers: threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for shard in shards:
+        write_shard(shard_path(folder, shard), read_all(reader, latents(shard), workers))
+        yield shard
+
+
+def read_all(reader: FaceReader, latents: Float, workers: int) -> Samples:
+    """Read every w (n, 512), a few at a time in threads; return those in whose pictures a face is found."""
     with ThreadPoolExecutor(workers) as pool:
-        for shard in shards:
-            found = ordered_map(pool, reader.read, list(latents(shard)), ahead=2 * workers)
-            rows = [sample for sample in found if sample is not None]
-            write_shard(shard_path(folder, shard), join(rows))
-            yield shard
+        found = ordered_map(pool, reader.read, list(latents), ahead=2 * workers)
+        return join([sample for sample in found if sample is not None])
 
 
 def join(parts: list[Samples]) -> Samples:

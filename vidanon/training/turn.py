@@ -20,7 +20,7 @@ from vidanon.networks.mapper import TURN_SIZE, AttributeMapper, load_attribute_m
 from vidanon.networks.weights import save_weights
 from vidanon.stages.head_pose import HeadPose
 from vidanon.training.config import DataConfig
-from vidanon.training.data import FaceReader, LatentSource, Samples, join
+from vidanon.training.data import FaceReader, LatentSource, Samples, read_all
 from vidanon.training.traits import rotation_vectors
 from vidanon.types import Float
 
@@ -100,13 +100,6 @@ def mapped(mapper: AttributeMapper, samples: Samples, identities: Float) -> tupl
     return np.concatenate(told), np.concatenate(latents)
 
 
-def drawn_faces(latents: LatentSource, count: int, reader: FaceReader, workers: int) -> Samples:
-    """Draw faces at random; return those that are found in their pictures."""
-    with ThreadPoolExecutor(workers) as pool:
-        drawn = pool.map(reader.read, latents.draw(0, count))
-        return join([face for face in drawn if face is not None])
-
-
 def main() -> None:
     """Fit the turn of some weights anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -116,7 +109,8 @@ def main() -> None:
     options = parser.parse_args()
     models = ModelStore()
     reader = FaceReader(models, options.workers)
-    samples = drawn_faces(LatentSource(models, DataConfig().truncation, SEED), DRAWN, reader, options.workers)
+    latents = LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN)
+    samples = read_all(reader, latents, options.workers)
     mapper = load_attribute_mapper(options.weights)
     fit_turn(mapper, samples, TurnReader(models, reader, options.workers))
     save_weights(mapper, options.target)

@@ -19,7 +19,7 @@ RANKS |= {
     "api": 4,
     "recognisers": 3,
     "conversion": 3,
-    "measures": 3,
+    "measures": 0,
     "tally": 3,
     "compare": 3,
     "audit": 3,

@@ -89,7 +89,7 @@ class Renderer:
         self._leads: Leads | Known = Leads(
             plan.sources, self._synthesizer, self._landmarker, models, settings
         )
-        self._estranges, self._bends = True, True
+        self._estranges, self._settles = True, True
         self._part_reader = segment.PartReader(models, device, self._workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
@@ -110,26 +110,22 @@ class Renderer:
     ) -> Renderer:
         """Return a renderer that shares the networks and draws other people, no larger than ``exit_px``.
 
-        It does not bend them: by how much takes as long as to draw some frames, and hides nobody. Nor does
+        It does not settle them: to see how takes as long as to draw some frames, and hides nobody. Nor does
         it, unless asked, lead them away from what is seen of the source: that takes longer.
         """
         twin = copy.copy(self)
-        twin._estranges, twin._bends = estranges, False
+        twin._estranges, twin._settles = estranges, False
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         twin._prepare()
         return twin
 
-    def _aim(self, person: int) -> Aim:
-        """Return what leads to somebody's new face; found out when it is first asked for."""
-        build = self._on_scenes if self._estranges else None
-        return self._leads.aim(person, self._plan.identities[person], build)
-
-    def _bend(self, person: int) -> Float | None:
-        """Return how somebody's new face is bent, unit crops; found out when it is first asked for."""
-        if not self._bends:
-            return None
-        return self._leads.bend(person, self._plan.identities[person], self._on_scenes)
+    def _lead(self, person: int) -> tuple[Aim, Float | None]:
+        """Return what leads to somebody's new face and how it is bent; found out when first asked for."""
+        code = self._plan.identities[person]
+        if self._settles:
+            return self._leads.settled(person, code, self._on_scenes)
+        return self._leads.aim(person, code, self._on_scenes if self._estranges else None), None
 
     def _on_scenes(self, person: int, scenes: Scenes, aim: Aim) -> _Stage:
         """Return what draws somebody's new face on frames with who is replaced.
@@ -142,7 +138,7 @@ class Renderer:
         exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
         twin._exits = {track.id: exit_px for track in tracks}
         twin._close_ups = {track.id: _close_ups(track) for track in tracks}
-        twin._leads, twin._bends = Known(aim), False
+        twin._leads, twin._settles = Known(aim), False
         twin._prepare()
         return _Stage(twin, [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)])
 
@@ -233,10 +229,11 @@ class Renderer:
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
-                    aim = self._aim(track.person)
+                    aim, _ = self._lead(track.person)
                     landmarks = apply(transform, track.landmarks[offset].astype(np.float32))
                     blendshapes = track.blendshapes[offset].astype(np.float32)
-                    face.w = aim.lead(self._synthesizer.latent(crop, aim.asked, blendshapes, landmarks))
+                    told = aim.mien.told(blendshapes, landmarks)
+                    face.w = aim.lead(self._synthesizer.latent(crop, aim.asked, *told))
                 with self._summary.timed("segment"):
                     face.parts = self._part_reader.crop(crop)
                     face.in_front = segment.share_in_front(face.parts, landmarks)
@@ -279,7 +276,7 @@ class Renderer:
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)
             if face.landmarks is not None:
-                picture = brows.darkened(picture, face.landmarks, self._aim(face.track.person).brow_gain)
+                picture = brows.darkened(picture, face.landmarks, self._lead(face.track.person)[0].brow_gain)
             face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work
@@ -319,7 +316,7 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not face.show or self.draw(image, face, self._bend(face.track.person)) is None:
+                if not face.show or self.draw(image, face, self._lead(face.track.person)[1]) is None:
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
@@ -347,7 +344,7 @@ class Renderer:
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        beard = self._aim(face.track.person).beard
+        beard = self._lead(face.track.person)[0].beard
         blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, beard)
         return target
 

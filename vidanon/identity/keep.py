@@ -23,6 +23,7 @@ from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.mien import Mien
 from vidanon.identity.reach import reach_directions, responses, step
 from vidanon.identity.shade import brow_shade, chin_shade
 from vidanon.identity.turn import turn_slopes, turned_too_far
@@ -71,6 +72,7 @@ class Aim(NamedTuple):
     Attributes:
         asked: float32 (128,), what the mapper is asked for.
         shift: float32 (512,), what is added to its w.
+        mien: what is added to the expression that the mapper is told.
         brow_gain: what the brightness of the brows is multiplied by, 0..1.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
         beard: how much of the source's beard is kept in its place, 0..1.
@@ -78,6 +80,7 @@ class Aim(NamedTuple):
 
     asked: Float
     shift: Float | float = 0.0
+    mien: Mien = Mien()
     brow_gain: float = 1.0
     glasses: tuple[float, float] = (-np.inf, np.inf)
     beard: float = 0.0
@@ -130,7 +133,7 @@ class Keeper:
         with ThreadPoolExecutor(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for look_number in range(LOOKS):
-                led = list(map(Aim(asked, shift, gain, glasses).lead, latents))
+                led = list(map(Aim(asked, shift, brow_gain=gain, glasses=glasses).lead, latents))
                 seen = [x for x in pool.map(self._read, led, source.views) if x is not None]
                 if not seen:
                     break  # the gate will not let such a face through
@@ -148,7 +151,7 @@ class Keeper:
                     shift += self._towards(asked - embedding, led[0], source.views[0], pool)
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
         beard = code.by_refusals(BEARD_KEPT) if bearded else 0.0
-        return Aim(asked, shift, gain, glasses, beard)
+        return Aim(asked, shift, brow_gain=gain, glasses=glasses, beard=beard)
 
     def nearer(self, aim: Aim, views: Sequence[View]) -> Aim:
         """Return what leads to a face that shows more of who was asked for; :meth:`aim` does so as well.

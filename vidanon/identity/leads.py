@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from vidanon.identity.bend import find_bend
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.keep import Aim, Keeper
+from vidanon.identity.mien import Mien
+from vidanon.identity.settle import Draw, Settled, settle
 from vidanon.identity.views import aligned, most_different
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 KEEPER_EXIT_PX = 128
 """So large are the faces drawn whose looks are read, on 128 and 112 px; drawn larger, they read the same."""
-BEND_SCENES = 8
-"""In so many scenes, those most from the front, it is seen how a head with a new face is turned."""
+SETTLE_SCENES = 8
+"""In so many scenes, those most from the front, it is seen how a new face has to be settled."""
 ESTRANGE_SCENES, WITH_FAILED = 5, 3
 """In so many, the most different ones, what a recogniser sees of the source; fewer where others failed."""
 
@@ -68,7 +69,7 @@ class Leads:
         self._sources, self._synthesizer, self._landmarker = sources, synthesizer, landmarker
         self._models, self._runtime = models, settings.runtime
         self._drawn_with = repr(settings.render)
-        self._aiming, self._bending = threading.Lock(), threading.Lock()
+        self._aiming, self._settling = threading.Lock(), threading.Lock()
 
     def aim(self, person: int, code: IdentityCode, build: Build | None) -> Aim:
         """Return what leads to a new face that looks of the source's kind and is not taken for the source.
@@ -89,20 +90,27 @@ class Leads:
                 source, "aim", code, lambda: self._estranged(person, code, source, kept, build)
             )
 
-    def bend(self, person: int, code: IdentityCode, build: Build) -> Float | None:
-        """Return how a new face is bent, float32 (478, 2), unit crops; None: it is not."""
-        source = self._sources.get(person)
+    def settled(self, person: int, code: IdentityCode, build: Build) -> tuple[Aim, Float | None]:
+        """Return what leads to a new face, as :meth:`aim` does, that rests and is held as who it replaces.
+
+        Returns:
+            What leads to it, and how it is bent, float32 (478, 2), unit crops; None: it is not.
+        """
+        aim, source = self.aim(person, code, build), self._sources.get(person)
         if source is None or not source.scenes:
-            return None
+            return aim, None
+        scenes = source.scenes[:SETTLE_SCENES]
 
-        def found() -> Float:
-            scenes = source.scenes[:BEND_SCENES]
-            stage = build(person, scenes, self.aim(person, code, build))
+        def drawing(mien: Mien) -> Draw:
+            return build(person, scenes, aim._replace(mien=mien)).draw
+
+        def found() -> Settled:
             pose = HeadPose(self._models)
-            return find_bend(stage.draw, scenes, self._landmarker, pose, self._runtime.workers)
+            return settle(drawing, scenes, self._landmarker, pose, self._runtime.workers)
 
-        with self._bending:
-            return self._known(source, "bend", code, found)
+        with self._settling:
+            settled = self._known(source, "settled", code, found)
+        return aim._replace(mien=settled.mien), settled.bend
 
     def _known(self, source: Source, what: str, code: IdentityCode, find: Callable[[], Found]) -> Found:
         """Return what was found of a new face in somebody's place, or find it."""
@@ -162,5 +170,6 @@ class Known:
         """Return what leads to it."""
         return self._aim
 
-    def bend(self, person: int, code: IdentityCode, build: Build) -> None:
-        """Return None: by how much is said when it is drawn."""
+    def settled(self, person: int, code: IdentityCode, build: Build) -> tuple[Aim, None]:
+        """Return the same: how it is settled is said when it is drawn."""
+        return self._aim, None

@@ -55,7 +55,7 @@ def target_landmarks(generated: Float, source: Float, bend: Float | None = None)
     Args:
         generated: float32 (478, 2), landmarks of the generated picture, picture pixels.
         source: float32 (478, 2), landmarks of the real face, frame pixels.
-        bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.bend`.
+        bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.settle`.
 
     Returns:
         float32 (478, 2), frame pixels.

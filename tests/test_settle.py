@@ -1,4 +1,4 @@
-"""A head with a new face is seen to be turned as it was."""
+"""A head with a new face is seen to be turned as it was, and to rest as it did."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
-from vidanon.identity.bend import find_bend
+from vidanon.identity.mien import MOST, Mien
+from vidanon.identity.settle import Draw, settle
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -29,6 +30,7 @@ from vidanon.stages.warp import target_landmarks
 from vidanon.types import Float, Frame, Plan, Track, UInt8
 
 FRAMES = 12
+BLINKS = [9, 10]
 CM_IN_CROP = 24.0
 """What the side of a crop shows of a head."""
 TURN = st.floats(-8, 8, width=32)
@@ -60,26 +62,26 @@ def test_landmarks_move_as_those_of_a_head_that_turns(
 
 
 class _Scripted:
-    """A landmarker that sees a new face turned by some degrees more than it is drawn."""
+    """A landmarker that sees a new face turned by some degrees more than it is drawn, and blinking."""
 
-    def __init__(self, source: Float, pose: HeadPose, extra: float, effect: float) -> None:
+    def __init__(self, source: Float, pose: HeadPose, extra: float, effect: float, blink: float = 0) -> None:
         self._source, self._pose, self._extra, self._effect = source, pose, extra, effect
+        self._blink = blink
 
     def __call__(self, image: UInt8, boxes: object, tilts: object) -> list[tuple[Float, Float] | None]:
-        shown, bent = int(image[0, 0, 0]), float(image[0, 0, 1]) - 128
+        shown, bent, told = (float(value) for value in image[0, 0])
+        blendshapes = np.zeros(52, np.float32)
         if not shown:
-            return [(self._source, np.zeros(52, np.float32))]
-        left = self._extra - self._effect * bent / 10
+            return [(self._source, blendshapes)]
+        left = self._extra - self._effect * (bent - 128) / 10
         landmarks = apply(picture_from_unit(len(image)), aligned(self._pose, turn(left, 0, 0)))
-        return [(landmarks, np.zeros(52, np.float32))]
+        blendshapes[BLINKS] = self._blink + self._effect * (told - 128) / 100
+        return [(landmarks, blendshapes)]
 
 
-@pytest.mark.parametrize("effect", [0.4, 0.7, 1.0])
-def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(effect: float) -> None:
-    pose, size, extra = HeadPose(ModelStore()), 256, 3.0
-    unit = aligned(pose, np.eye(3, dtype=np.float32))
-    source = apply(picture_from_unit(size), unit)
-    frame = Frame(0, 0, np.zeros((size, size, 3), np.uint8))
+def scene(size: int) -> tuple[Frame, Track]:
+    """A black frame with a face seen from the front."""
+    source = apply(picture_from_unit(size), aligned(HeadPose(ModelStore()), np.eye(3, dtype=np.float32)))
     track = Track(
         id=0,
         person=0,
@@ -91,6 +93,15 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
         blendshapes=np.zeros((1, 52), np.float32),
         crop_from_frame=invert(picture_from_unit(size))[None],
     )
+    return Frame(0, 0, np.zeros((size, size, 3), np.uint8)), track
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.7, 1.0])
+def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(effect: float) -> None:
+    pose, size, extra = HeadPose(ModelStore()), 256, 3.0
+    unit = aligned(pose, np.eye(3, dtype=np.float32))
+    frame, track = scene(size)
+    source = track.landmarks[0]
 
     def nod(bend: Float) -> float:
         """How far a bend turns a head back."""
@@ -99,15 +110,58 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
 
     def draw(number: int, bend: Float) -> UInt8:
         # The picture tells the landmarker how far it was bent.
-        return np.full((size, size, 3), (1, np.clip(round(128 + 10 * nod(bend)), 0, 255), 0), np.uint8)
+        return np.full((size, size, 3), (1, np.clip(round(128 + 10 * nod(bend)), 0, 255), 128), np.uint8)
 
     landmarker = _Scripted(source, pose, extra, effect)
-    bend = find_bend(draw, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
-    assert abs(extra - effect * nod(bend)) < 0.45 * extra
+    settled = settle(lambda mien: draw, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    assert abs(extra - effect * nod(settled.bend)) < 0.45 * extra
 
-    nothing = find_bend(lambda number, bend: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
-    assert not nothing.any(), "a face that is never shown is not bent"
-    assert not find_bend(draw, [], landmarker, pose, 1).any()  # type: ignore[arg-type]
+    unseen = settle(lambda mien: lambda *_: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    for nothing in (unseen, settle(lambda mien: draw, [], landmarker, pose, 1)):  # type: ignore[arg-type]
+        assert not nothing.bend.any(), "a face that is never shown is not bent"
+        assert not nothing.mien.blendshapes.any()
+
+
+@pytest.mark.parametrize(("effect", "left"), [(0.5, 0.1), (1.0, 0.1), (-1.0, 0.2), (0.05, 0.2)])
+def test_lids_that_always_hang_are_raised_and_nothing_is_told_in_vain(effect: float, left: float) -> None:
+    """``left`` is left at most; where telling makes it worse, or hardly better, nothing is told."""
+    pose, hang = HeadPose(ModelStore()), 0.2
+    frame, track = scene(256)
+
+    def drawing(mien: Mien) -> Draw:
+        told = np.clip(round(128 + 100 * float(mien.blendshapes[BLINKS[0]])), 0, 255)
+        return lambda number, bend: np.full((256, 256, 3), (1, 128, told), np.uint8)
+
+    landmarker = _Scripted(track.landmarks[0], pose, 0, effect, hang)
+    mien = settle(drawing, [(frame, track)], landmarker, pose, 1).mien  # type: ignore[arg-type]
+    told = mien.blendshapes[BLINKS[0]]
+    assert abs(hang + effect * told) <= left + 1e-6
+    assert (told != 0) == (effect >= 0.5)
+    assert not np.delete(mien.blendshapes, BLINKS).any()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    tilt=st.floats(-3, 3, width=32),
+    scale=st.floats(0.125, 8, width=32),
+    gaze=st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)),
+)
+def test_only_irises_are_told_elsewhere_and_as_far_in_every_crop(
+    seed: int, tilt: float, scale: float, gaze: tuple[float, float]
+) -> None:
+    landmarks = np.random.default_rng(seed).random((478, 2)).astype(np.float32)
+    lacking = np.zeros(52, np.float32)
+    lacking[[13, 16]], lacking[[17, 18]] = gaze[0], gaze[1]
+    mien = Mien().mended(lacking)
+    assert np.abs(mien.blendshapes).max() <= MOST
+    placed = scale * np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]], np.float32)
+    _, there = mien.told(lacking, landmarks)
+    _, elsewhere = mien.told(lacking, landmarks @ placed.T)
+    np.testing.assert_allclose(there @ placed.T, elsewhere, atol=1e-4 * scale)
+    assert np.array_equal(there[:468], landmarks[:468])
+    across = landmarks[133] - landmarks[33]
+    moved = (there - landmarks)[468:473] @ across
+    assert (moved * gaze[0] <= 1e-6).all(), "who looks to the left of the picture has irises there"
 
 
 def test_a_failed_landmarker_bends_nothing_out_of_shape() -> None:
@@ -142,30 +196,33 @@ def plan(clip: Path) -> Plan:
     return analyse(clip, load_settings(None, []), ModelStore())
 
 
-def test_heads_of_a_real_video_are_seen_to_be_turned_as_they_were(clip: Path, plan: Plan) -> None:
+def test_heads_of_a_real_video_are_seen_to_be_turned_and_to_rest_as_they_did(clip: Path, plan: Plan) -> None:
     models, settings, track = ModelStore(), load_settings(None, ["render.exit_px=256"]), plan.tracks[0]
     landmarker, pose = Landmarker(models, 2), HeadPose(models)
     frames = read_frames(clip, {1, 4, 7, 10})
 
-    def turned(image: UInt8, frame: Frame) -> Float:
+    def read(image: UInt8, frame: Frame) -> tuple[Float, Float]:
         near = track.landmarks[frame.index - track.start].astype(np.float32)
         (mesh,) = landmarker(image, [mesh_box(near)], [tilt_of_mesh(near)])
         assert mesh is not None
-        return pose(mesh[0], image.shape[1], image.shape[0])
+        return pose(mesh[0], image.shape[1], image.shape[0]), mesh[1]
 
-    errors = []
+    turned, amiss = [], []
     for code in plan.spares[0][:6]:
         drawn = replace(plan, identities={0: code})
-        bent = Renderer(drawn, settings, models, RenderSummary())
-        straight = bent.previewing(drawn.identities, 256)
+        settled = Renderer(drawn, settings, models, RenderSummary())
+        unsettled = settled.previewing(drawn.identities, 256)
         for frame in frames:
-            images = [renderer.still(frame, {track.id}) for renderer in (straight, bent)]
+            images = [renderer.still(frame, {track.id}) for renderer in (unsettled, settled)]
             if all(shown for _, shown in images):
-                before = turned(frame.image, frame)
-                errors.append([angle_deg(before, turned(image, frame)) for image, _ in images])
-    assert len(errors) > 12
-    without, with_bend = np.mean(errors, axis=0)
+                before, after = read(frame.image, frame), [read(image, frame) for image, _ in images]
+                turned.append([angle_deg(before[0], result[0]) for result in after])
+                amiss.append([float(np.abs(before[1] - result[1]).mean()) for result in after])
+    assert len(turned) > 12
+    without, with_bend = np.mean(turned, axis=0)
     assert with_bend < without - 0.1 and with_bend < 1.6
+    without, with_mien = np.mean(amiss, axis=0)
+    assert with_mien < 0.9 * without
 
 
 def test_what_surrounds_a_face_is_cut_out_with_it(clip: Path, plan: Plan) -> None:

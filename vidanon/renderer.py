@@ -120,12 +120,12 @@ class Renderer:
         twin._prepare()
         return twin
 
-    def _lead(self, person: int) -> tuple[Aim, Float | None]:
-        """Return what leads to somebody's new face and how it is bent; found out when first asked for."""
+    def _aim(self, person: int) -> Aim:
+        """Return what leads to somebody's new face; found out when it is first asked for."""
         code = self._plan.identities[person]
         if self._settles:
             return self._leads.settled(person, code, self._on_scenes)
-        return self._leads.aim(person, code, self._on_scenes if self._estranges else None), None
+        return self._leads.aim(person, code, self._on_scenes if self._estranges else None)
 
     def _on_scenes(self, person: int, scenes: Scenes, aim: Aim) -> _Stage:
         """Return what draws somebody's new face on frames with who is replaced.
@@ -229,7 +229,7 @@ class Renderer:
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
                     crop = synthesize.crop_face(frame.image, transform)
-                    aim, _ = self._lead(track.person)
+                    aim = self._aim(track.person)
                     landmarks = apply(transform, track.landmarks[offset].astype(np.float32))
                     blendshapes = track.blendshapes[offset].astype(np.float32)
                     told = aim.mien.told(blendshapes, landmarks)
@@ -276,7 +276,7 @@ class Renderer:
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)
             if face.landmarks is not None:
-                picture = brows.darkened(picture, face.landmarks, self._lead(face.track.person)[0].brow_gain)
+                picture = brows.darkened(picture, face.landmarks, self._aim(face.track.person).brow_gain)
             face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work
@@ -316,7 +316,7 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not face.show or self.draw(image, face, self._lead(face.track.person)[1]) is None:
+                if not face.show or self.draw(image, face, self._aim(face.track.person).bend) is None:
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
@@ -344,7 +344,7 @@ class Renderer:
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        beard = self._lead(face.track.person)[0].beard
+        beard = self._aim(face.track.person).beard
         blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, beard)
         return target
 

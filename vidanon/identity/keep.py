@@ -73,6 +73,7 @@ class Aim(NamedTuple):
         asked: float32 (128,), what the mapper is asked for.
         shift: float32 (512,), what is added to its w.
         mien: what is added to the expression that the mapper is told.
+        bend: float32 (478, 2), what is added to its landmarks in unit crops, if anything.
         brow_gain: what the brightness of the brows is multiplied by, 0..1.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
         beard: how much of the source's beard is kept in its place, 0..1.
@@ -81,6 +82,7 @@ class Aim(NamedTuple):
     asked: Float
     shift: Float | float = 0.0
     mien: Mien = Mien()
+    bend: Float | None = None
     brow_gain: float = 1.0
     glasses: tuple[float, float] = (-np.inf, np.inf)
     beard: float = 0.0

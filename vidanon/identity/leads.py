@@ -90,15 +90,11 @@ class Leads:
                 source, "aim", code, lambda: self._estranged(person, code, source, kept, build)
             )
 
-    def settled(self, person: int, code: IdentityCode, build: Build) -> tuple[Aim, Float | None]:
-        """Return what leads to a new face, as :meth:`aim` does, that rests and is held as who it replaces.
-
-        Returns:
-            What leads to it, and how it is bent, float32 (478, 2), unit crops; None: it is not.
-        """
+    def settled(self, person: int, code: IdentityCode, build: Build) -> Aim:
+        """Return what leads to a new face, as :meth:`aim` does, that rests and is held as who it replaces."""
         aim, source = self.aim(person, code, build), self._sources.get(person)
         if source is None or not source.scenes:
-            return aim, None
+            return aim
         scenes = source.scenes[:SETTLE_SCENES]
 
         def drawing(mien: Mien) -> Draw:
@@ -110,7 +106,7 @@ class Leads:
 
         with self._settling:
             settled = self._known(source, "settled", code, found)
-        return aim._replace(mien=settled.mien), settled.bend
+        return aim._replace(mien=settled.mien, bend=settled.bend)
 
     def _known(self, source: Source, what: str, code: IdentityCode, find: Callable[[], Found]) -> Found:
         """Return what was found of a new face in somebody's place, or find it."""
@@ -170,6 +166,6 @@ class Known:
         """Return what leads to it."""
         return self._aim
 
-    def settled(self, person: int, code: IdentityCode, build: Build) -> tuple[Aim, None]:
+    def settled(self, person: int, code: IdentityCode, build: Build) -> Aim:
         """Return the same: how it is settled is said when it is drawn."""
-        return self._aim, None
+        return self._aim

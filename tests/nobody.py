@@ -17,6 +17,9 @@ class Nobody:
     def __call__(self, *_: object, **__: object) -> list[Any]:
         return []
 
+    def around(self, *_: object) -> None:
+        return None
+
 
 def substitute(replace: Callable[[str, object], None], seconds_per_frame: float = 0.0) -> None:
     """Put the roles in place; ``replace(path, role)`` sets one attribute.

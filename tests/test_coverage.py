@@ -11,6 +11,7 @@ from vidanon.errors import SettingsError
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
 from vidanon.settings import load_settings
+from vidanon.stages.landmark import mesh_box
 from vidanon.stages.select import Region, Selection, parse_regions
 from vidanon.types import Face, IdentityCode, Origin
 
@@ -35,8 +36,11 @@ class Roles:
         boxes = [FACE] * (self.frame in self.seen) + [(70.0, 5.0, 82.0, 17.0)] * (self.frame in self.alarms)
         return [Face(np.array(box, np.float32), 0.8) for box in boxes]
 
-    def landmark(self, image, boxes, tilts=None):
+    def __call__(self, image, boxes, tilts=None):
         return [self.mesh(box) if self.frame in self.meshes and box[0] < 60 else None for box in boxes]
+
+    def around(self, image, landmarks):
+        return self(image, [mesh_box(landmarks)])[0]
 
     def mesh(self, box):
         points = np.random.default_rng(0).uniform(0, 1, (478, 2))
@@ -52,7 +56,7 @@ def plan_of(monkeypatch, plain_clip):
 
     def run(roles, *assignments):
         monkeypatch.setattr("vidanon.plan.FaceDetector", lambda *_: roles.detect)
-        monkeypatch.setattr("vidanon.plan.Landmarker", lambda *_: roles.landmark)
+        monkeypatch.setattr("vidanon.plan.Landmarker", lambda *_: roles)
         monkeypatch.setattr("vidanon.plan.SFace", lambda *_: lambda image, landmarks: unit(1))
         monkeypatch.setattr("vidanon.plan.ordered_map", lambda pool, work, items, ahead: map(work, items))
         monkeypatch.setattr("vidanon.plan.spares", lambda *_: {})

@@ -88,7 +88,9 @@ def test_suppression_keeps_the_best_of_overlapping_boxes():
     assert keep_best(boxes, np.array([0.5, 0.9, 0.4], np.float32)).tolist() == [1, 2]
 
 
-def test_a_face_upside_down_or_on_its_side_is_found_with_its_mesh():
+@pytest.fixture(scope="module")
+def real_eyes():
+    """The first frame of the sample clip, and what finds and reads its face."""
     models = ModelStore(offline=True)
     try:
         clip = models.path("sample-clip")
@@ -97,6 +99,35 @@ def test_a_face_upside_down_or_on_its_side_is_found_with_its_mesh():
         pytest.skip(f"needs models and the sample clip: {error}")
     with Decoder(clip) as video:
         image = next(iter(video)).image
+    return image, detect, landmark
+
+
+@pytest.mark.parametrize("shift", [(-0.1, 0), (0.1, 0.05), (0, -0.1), (0.05, 0.1)])
+@pytest.mark.parametrize("scale", [0.85, 1.0, 1.15])
+def test_a_face_is_read_alike_wherever_its_box_lies(real_eyes, shift, scale):
+    image, detect, landmark = real_eyes
+    box = detect(image)[0].box
+    (landmarks, blendshapes), *_ = landmark(image, [box])
+    size, centre = box[2:] - box[:2], (box[:2] + box[2:]) / 2 + shift * (box[2:] - box[:2])
+    moved = np.concatenate([centre - scale * size / 2, centre + scale * size / 2]).astype(np.float32)
+    (other, expression), *_ = landmark(image, [moved])
+    assert np.abs(expression - blendshapes).mean() < 0.012
+    assert np.linalg.norm(other - landmarks, axis=1).mean() < 0.004 * size[0]
+    near, expression = landmark.around(image, other)
+    assert np.abs(expression - blendshapes).mean() < 0.012
+    assert np.linalg.norm(near - landmarks, axis=1).mean() < 0.004 * size[0]
+
+
+def test_no_face_is_seen_around_a_mesh_where_none_is(real_eyes):
+    image, detect, landmark = real_eyes
+    box = detect(image)[0].box
+    (found, *_) = landmark(image, [box])
+    blank = np.full_like(image, 128)
+    assert landmark.around(blank, found[0]) is None
+
+
+def test_a_face_upside_down_or_on_its_side_is_found_with_its_mesh(real_eyes):
+    image, detect, landmark = real_eyes
     for quarters in range(4):
         turned = np.ascontiguousarray(np.rot90(image, quarters))
         best = detect(turned, turned=True)[0]

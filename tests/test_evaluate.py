@@ -24,6 +24,7 @@ from vidanon.evaluate import (
     format_table,
     shorten,
 )
+from vidanon.geometry import invert, picture_from_unit
 from vidanon.identity.bank import load_bank
 from vidanon.measures import expression_signals, is_unchanged
 from vidanon.models.registry import ModelStore
@@ -102,7 +103,15 @@ def test_glasses_that_come_and_go_are_noticed() -> None:
         landmarks, nobody = np.zeros((478, 2), np.float32), np.zeros(EMBEDDING_SIZE, np.float32)
         shapes, box = np.zeros(52, np.float32), np.zeros(4, np.float32)
         embeddings = {"SFace": nobody}
-        seen = FaceReading(box, landmarks, shapes, embeddings, 0.0, weights if worn else -weights)
+        seen = FaceReading(
+            box,
+            landmarks,
+            shapes,
+            invert(picture_from_unit(256)),
+            embeddings,
+            0.0,
+            weights if worn else -weights,
+        )
         return FacePair(frame, 0, {"SFace": 0.0}, 0.0, 0.0, seen, seen, 1.0)
 
     assert glasses_steady([face(i, False) for i in range(12)]) == 1

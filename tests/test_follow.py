@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidanon.stages.follow import Looker, Scanner, in_groups, with_next
+from vidanon.stages.landmark import mesh_box
 from vidanon.types import Face, Frame
 
 IMAGE = np.zeros((60, 200, 3), np.uint8)
@@ -33,10 +34,13 @@ class Scene:
         (self.quick if quick else self.thorough).append(int(image[0, 0, 0]))
         return [Face(box, 0.9) for box in self.boxes(image)]
 
-    def landmark(self, image, boxes, tilts):
+    def __call__(self, image, boxes, tilts=None):
         here = [] if image[0, 0, 0] in self.meshless else [box[0] for box in self.boxes(image)]
         found = [any(abs(box[0] - x) < 5 for x in here) for box in boxes]
         return [self.mesh(box) if hit else None for box, hit in zip(boxes, found, strict=True)]
+
+    def around(self, image, landmarks):
+        return self(image, [mesh_box(landmarks)])[0]
 
     def mesh(self, box):
         points = np.linspace(box[:2], box[2:], 478).astype(np.float32)
@@ -48,7 +52,7 @@ class Scene:
         return [seen for pair in with_next(groups) for seen in scanner.complete(pair)]
 
     def seen(self, count, every):
-        looker = Looker(self.detect, self.landmark)
+        looker = Looker(self.detect, self)
         groups = map(looker.begin, in_groups(self.frames(count), every))
         return [seen for pair in with_next(groups) for seen in looker.complete(pair)]
 

@@ -11,10 +11,10 @@ from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.models.registry import ModelStore
 from vidanon.stages.landmark import Landmarker
-from vidanon.stages.synthesize import FACE_BOX, Synthesizer
+from vidanon.stages.synthesize import Synthesizer
+from vidanon.training.data import FACE_BOX, PICTURE_PX
 from vidanon.types import UInt8
 
-PICTURE_PX = 256
 EACH = 12
 
 
@@ -32,7 +32,7 @@ class Eyes:
         return self._synthesizer.picture(load_bank().w[row], PICTURE_PX)
 
     def read(self, picture: UInt8) -> Reading:
-        (mesh,) = self._landmark(picture, [FACE_BOX * np.float32(PICTURE_PX)])
+        (mesh,) = self._landmark(picture, [FACE_BOX])
         assert mesh is not None
         return load_bank().read(self._sface(picture, mesh[0]), self._look(picture, mesh[0]))
 

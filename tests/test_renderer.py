@@ -169,8 +169,8 @@ class _Everywhere:
 
     def __init__(self, models: object, workers: int) -> None: ...
 
-    def __call__(self, image: UInt8, boxes: list[Float]) -> list[tuple[Float, Float] | None]:
-        return [(_points() * len(image), np.zeros(52, np.float32)) for _ in boxes]
+    def around(self, image: UInt8, landmarks: Float) -> tuple[Float, Float] | None:
+        return _points() * len(image), np.zeros(52, np.float32)
 
 
 def _points() -> Float:

@@ -24,7 +24,7 @@ from vidanon.renderer import Renderer
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import load_settings
 from vidanon.stages.head_pose import HeadPose, angle_deg
-from vidanon.stages.landmark import Landmarker, mesh_box, tilt_of_mesh
+from vidanon.stages.landmark import Landmarker, mesh_box
 from vidanon.stages.reduced import cut_out
 from vidanon.stages.warp import target_landmarks
 from vidanon.types import Float, Frame, Plan, Track, UInt8
@@ -68,15 +68,15 @@ class _Scripted:
         self._source, self._pose, self._extra, self._effect = source, pose, extra, effect
         self._blink = blink
 
-    def __call__(self, image: UInt8, boxes: object, tilts: object) -> list[tuple[Float, Float] | None]:
+    def around(self, image: UInt8, landmarks: object) -> tuple[Float, Float] | None:
         shown, bent, told = (float(value) for value in image[0, 0])
         blendshapes = np.zeros(52, np.float32)
         if not shown:
-            return [(self._source, blendshapes)]
+            return self._source, blendshapes
         left = self._extra - self._effect * (bent - 128) / 10
         landmarks = apply(picture_from_unit(len(image)), aligned(self._pose, turn(left, 0, 0)))
         blendshapes[BLINKS] = self._blink + self._effect * (told - 128) / 100
-        return [(landmarks, blendshapes)]
+        return landmarks, blendshapes
 
 
 def scene(size: int) -> tuple[Frame, Track]:
@@ -203,7 +203,7 @@ def test_heads_of_a_real_video_are_seen_to_be_turned_and_to_rest_as_they_did(cli
 
     def read(image: UInt8, frame: Frame) -> tuple[Float, Float]:
         near = track.landmarks[frame.index - track.start].astype(np.float32)
-        (mesh,) = landmarker(image, [mesh_box(near)], [tilt_of_mesh(near)])
+        mesh = landmarker.around(image, near)
         assert mesh is not None
         return pose(mesh[0], image.shape[1], image.shape[0]), mesh[1]
 

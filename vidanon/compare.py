@@ -26,7 +26,7 @@ from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.head_pose import HeadPose, angle_deg
-from vidanon.stages.landmark import FIRM_TILT_DEG, box_iou
+from vidanon.stages.landmark import FIRM_TILT_DEG, Sight, box_iou
 from vidanon.stages.track import on_part_of_turned
 from vidanon.stages.workers import ordered_map
 from vidanon.tally import (
@@ -175,17 +175,18 @@ class _Comparison:
         return is_same_picture(before, output, known.box)
 
     def _read_source(self, image: UInt8, box: Float) -> FaceReading | None:
-        guesses = (self._read(image, box, tilt) for tilt in self._detect.tilts(image, box))
+        guesses = (self._find(image, box, tilt) for tilt in self._detect.tilts(image, box))
         return next((face for face in guesses if face is not None), None)
 
-    def _read(self, image: UInt8, box: Float, tilt: float) -> FaceReading | None:
+    def _find(self, image: UInt8, box: Float, tilt: float) -> FaceReading | None:
         """Read what is compared off a face; None where it has no landmarks."""
-        (mesh,) = self._landmark(image, [box], [tilt])
-        if mesh is None:
-            return None
-        look = None if self._look is None else self._look(image, mesh[0])
-        embeddings = {name: embed(image, mesh[0]) for name, embed in self._embed.items()}
-        return FaceReading(box, *mesh, embeddings, tilt, look)
+        seen = self._landmark.find(image, box, tilt)
+        return None if seen is None else self._reading(image, box, seen, tilt)
+
+    def _reading(self, image: UInt8, box: Float, seen: Sight, tilt: float) -> FaceReading:
+        look = None if self._look is None else self._look(image, seen.landmarks)
+        embeddings = {name: embed(image, seen.landmarks) for name, embed in self._embed.items()}
+        return FaceReading(box, *seen, embeddings, tilt, look)
 
     def _judge(
         self, source: Frame, output: Frame, found: list[FaceReading]
@@ -196,18 +197,35 @@ class _Comparison:
             seen = self._near(output.image, boxes, quick=False)  # before a face counts as gone
         # Upright looks often miss new faces that lie on their side or upside down.
         seen += [face.box for face in found if abs(np.degrees(face.tilt)) > FIRM_TILT_DEG]
-        tilts = [max(found, key=lambda face: box_iou(face.box, box)).tilt for box in seen]
-        read = (self._read(output.image, box, tilt) for box, tilt in zip(seen, tilts, strict=True))
-        shown = [face for face in read if face is not None]
         pairs, hidden = [], []
         for face in found:
-            best = max(shown, key=lambda other: box_iou(face.box, other.box), default=None)
-            if best is None or box_iou(face.box, best.box) < _MATCH_IOU:
+            shown = self._in_place_of(face, output.image, seen)
+            if shown is None:
                 after = self._embed[SFACE.name](output.image, face.landmarks)
                 hidden.append(HiddenFace(source.index, -1, face.box, float(face.embedding @ after)))
             else:
-                pairs.append(self._pair(source, output.image, face, best))
+                pairs.append(self._pair(source, output.image, face, shown))
         return pairs, hidden
+
+    def _in_place_of(self, face: FaceReading, image: UInt8, seen: list[Float]) -> FaceReading | None:
+        """Read what the output shows in a source face's place, in the same crop wherever that shows a mesh.
+
+        Args:
+            face: of the source.
+            image: of the output.
+            seen: boxes (4,) of the faces that detectors see in it.
+        """
+        near = sorted(
+            (box for box in seen if box_iou(face.box, box) >= _MATCH_IOU),
+            key=lambda box: -box_iou(face.box, box),
+        )
+        if near:
+            crop = face.frame_from_unit
+            mesh = self._landmark.read(image, crop, face.box)
+            if mesh is not None:
+                return self._reading(image, near[0], Sight(*mesh, crop), face.tilt)
+        found = (self._find(image, box, face.tilt) for box in near)
+        return next((reading for reading in found if reading is not None), None)
 
     def _near(self, image: UInt8, boxes: list[Float], quick: bool) -> list[Float]:
         """Find the faces of the output that touch some boxes."""

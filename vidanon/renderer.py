@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import SettingsError
-from vidanon.geometry import apply, apply_each, invert
+from vidanon.geometry import apply, apply_each, compose, invert, picture_from_unit
 from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
 from vidanon.identity.leads import Known, Leads
@@ -266,17 +266,19 @@ class Renderer:
         for key, face in work.faces.items():
             if face.w is None or face.between:
                 continue
-            size = self._exits[key]
+            track, size = face.track, self._exits[key]
             with self._summary.timed("generate"):
                 close_up = bool(self._close_ups[key][face.offset])
                 picture = self._synthesizer.picture(face.w, size, close_up)
             with self._summary.timed("landmarks"):
-                found = self._landmarker(picture, [synthesize.FACE_BOX * np.float32(size)])[0]
-            face.landmarks = None if found is None else found[0]
+                picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
+                expected = apply(picture_from_frame, track.landmarks[face.offset].astype(np.float32))
+                mesh = self._landmarker.around(picture, expected)
+            face.landmarks = None if mesh is None else mesh[0]
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)
             if face.landmarks is not None:
-                picture = brows.darkened(picture, face.landmarks, self._aim(face.track.person).brow_gain)
+                picture = brows.darkened(picture, face.landmarks, self._aim(track.person).brow_gain)
             face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work

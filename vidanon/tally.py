@@ -31,6 +31,7 @@ class FaceReading:
         box: float32 (4,).
         landmarks: float32 (478, 2), frame pixels.
         blendshapes: float32 (52,).
+        frame_from_unit: float32 (2, 3), the crop in which it was seen, see :mod:`vidanon.stages.landmark`.
         embeddings: float32 (n,), by name of the recogniser; SFace is always among them.
         tilt: how far the face is turned in the picture, radians, clockwise.
         look: float32 (256,), see :mod:`vidanon.identity.look`; None where looks were not asked for.
@@ -39,6 +40,7 @@ class FaceReading:
     box: Float
     landmarks: Float
     blendshapes: Float
+    frame_from_unit: Float
     embeddings: Mapping[str, Float]
     tilt: float
     look: Float | None = None

@@ -6,7 +6,6 @@ A generator that returns noise is in ``tests/test_renderer.py``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,24 +44,21 @@ def plan(source: Path) -> Plan:
     return vidanon.plan.analyse(source, load_settings(None, QUICK), ModelStore())
 
 
-def blind(
-    kind: type[FaceDetector] | type[Landmarker], source: Path, frames: range
-) -> Callable[..., Callable[..., list[object]]]:
-    """Return a part that sees nothing in some frames; frames are told apart by their pixels."""
+def blind(kind: type, source: Path, frames: range) -> type:
+    """Return a kind of detector or landmarker that sees nothing in some frames (told apart by pixels)."""
     with Decoder(source, exact=False) as video:  # as the analysis reads it
         dark = {frame.image.tobytes() for frame in video if frame.index in frames}
 
-    def build(*arguments: object) -> Callable[..., list[object]]:
-        real = kind(*arguments)  # type: ignore[arg-type]
-
-        def look(image: UInt8, *boxes: list[Float], **how: bool) -> list[object]:
+    class Blind(kind):  # type: ignore[misc]
+        def __call__(self, image: UInt8, *boxes: list[Float], **how: bool) -> list[object]:
             if image.tobytes() in dark:
                 return [None for _ in boxes[0]] if boxes else []
-            return list(real(image, *boxes, **how))  # type: ignore[arg-type]
+            return list(super().__call__(image, *boxes, **how))
 
-        return look
+        def around(self, image: UInt8, landmarks: Float) -> object:
+            return None if image.tobytes() in dark else super().around(image, landmarks)
 
-    return build
+    return Blind
 
 
 def test_a_detector_that_is_blind_for_ten_frames_is_noticed(

@@ -29,7 +29,7 @@ from vidanon.identity.shade import brow_shade, chin_shade
 from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
-from vidanon.stages.synthesize import FACE_BOX, W_SIZE, as_input
+from vidanon.stages.synthesize import W_SIZE, as_input
 from vidanon.types import Float, IdentityCode, Source, UInt8, View
 
 if TYPE_CHECKING:
@@ -185,12 +185,12 @@ class Keeper:
     def _read(self, w: Float, view: View) -> tuple[Float, Float, float, float, Float] | None:
         """Return embedding, look, shade of chin and brows, and the false turn, of what w shows, if a face."""
         picture = self._picture(w)
-        (mesh,) = self._landmarker(picture, [FACE_BOX * np.float32(len(picture))])
+        wanted = apply(picture_from_unit(len(picture)), view.landmarks)
+        mesh = self._landmarker.around(picture, wanted)
         if mesh is None:
             return None
         landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
-        wanted = apply(picture_from_unit(len(picture)), view.landmarks)
         turned = turned_too_far(landmarks, wanted, (len(picture),) * 2, self._pose)
         return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks), turned
 

@@ -19,7 +19,7 @@ from vidanon.geometry import apply
 from vidanon.identity.mien import Mien
 from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
-from vidanon.stages.landmark import Landmarker, mesh_box, tilt_of_mesh
+from vidanon.stages.landmark import Landmarker
 from vidanon.types import LANDMARK_COUNT, Float, Frame, Track, UInt8
 
 LOOKS, GAIN = 3, 1.5
@@ -71,9 +71,7 @@ def settle(
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
         """Return the face's landmarks (478, 2), pixels, and blendshapes (52,)."""
-        landmarks = track.landmarks[0].astype(np.float32)
-        (mesh,) = landmarker(picture, [mesh_box(landmarks)], [tilt_of_mesh(landmarks)])
-        return mesh
+        return landmarker.around(picture, track.landmarks[0].astype(np.float32))
 
     def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, Float] | None:
         """Return how far the head is turned too far, and what is lacking of the expression."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,19 @@ from vidanon.stages.track import drop_duplicates, thumbnail
 from vidanon.types import Face, Float, Frame, UInt8
 
 Detect = Callable[..., list[Face]]
-Landmark = Callable[[UInt8, list[Float], list[float]], list[tuple[Float, Float] | None]]
+
+
+class Landmark(Protocol):
+    """Finds meshes and expressions, see :class:`vidanon.stages.landmark.Landmarker`."""
+
+    def __call__(
+        self, image: UInt8, boxes: list[Float], tilts: list[float]
+    ) -> list[tuple[Float, Float] | None]:
+        """Look in boxes, as detectors give them."""
+
+    def around(self, image: UInt8, landmarks: Float) -> tuple[Float, Float] | None:
+        """Look where a mesh is expected."""
+
 
 Item = TypeVar("Item")
 Seen = tuple[Frame, list[Face], UInt8]
@@ -108,9 +120,9 @@ class Looker:
         boxes = boxes_between(pairs, share)
         if shows_somebody_new(image, boxes, self._detect):
             return None
-        meshes = self._landmark(image, boxes, [a.tilt for a, _ in pairs])
         faces = []
-        for (a, b), box, mesh in zip(pairs, boxes, meshes, strict=True):
+        for (a, b), box, near in zip(pairs, boxes, meshes_between(pairs, share), strict=True):
+            mesh = self._landmark.around(image, near)
             if mesh is None:
                 return None
             faces.append(Face(box, min(a.score, b.score), *mesh, tilt=a.tilt))
@@ -195,6 +207,14 @@ def partners_of(one: list[Face], other: list[Face]) -> list[tuple[Face, Face]] |
 def boxes_between(pairs: list[tuple[Face, Face]], share: float) -> list[Float]:
     """Return where faces of two looks must be in between, ``share`` (0..1) of the way; float32 (4,) each."""
     return [((1 - share) * a.box + share * b.box).astype(np.float32) for a, b in pairs]
+
+
+def meshes_between(pairs: list[tuple[Face, Face]], share: float) -> list[Float]:
+    """Return about where the landmarks of faces with meshes must be in between; float32 (478, 2) each."""
+    meshes = [(a.landmarks, b.landmarks) for a, b in pairs]
+    return [
+        ((1 - share) * a + share * b).astype(np.float32) for a, b in meshes if a is not None and b is not None
+    ]
 
 
 def shows_somebody_new(image: UInt8, boxes: list[Float], detect: Detect) -> bool:

@@ -29,8 +29,6 @@ EXIT_REACH_PX = {128: 160, 256: 410, 512: 820}
 Upscaled 1.6 times a face still looks sharp; the smallest exit would show its grid.
 """
 W_SIZE = 512
-FACE_BOX = np.array([0.22, 0.27, 0.78, 0.88], np.float32)
-"""Where the face lies in a generated picture, in shares of its side: x0, y0, x1, y1."""
 CLOSE_UP = (0.125, 0.09375, 0.875, 1.0)
 """The part of a picture that shows the face, in shares of its side: x0, y0, x1, y1; 32nds, as the generator
 needs. The rest takes a third of its time and is not used unless the head is turned far."""

@@ -15,6 +15,7 @@ from test_evaluate import model
 
 from vidanon.audit.preview import read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
+from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien
 from vidanon.identity.settle import Draw, settle
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
@@ -108,17 +109,19 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
         shown = apply(picture_from_unit(size), unit + bend)
         return -float(turned_too_far(shown, source, (size, size), pose)[0])
 
-    def draw(number: int, bend: Float) -> UInt8:
+    def drawing(aim: Aim) -> Draw:
         # The picture tells the landmarker how far it was bent.
-        return np.full((size, size, 3), (1, np.clip(round(128 + 10 * nod(bend)), 0, 255), 128), np.uint8)
+        bent = 128 if aim.bend is None else np.clip(round(128 + 10 * nod(aim.bend)), 0, 255)
+        return lambda number: np.full((size, size, 3), (1, bent, 128), np.uint8)
 
-    landmarker = _Scripted(source, pose, extra, effect)
-    settled = settle(lambda mien: draw, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
-    assert abs(extra - effect * nod(settled.bend)) < 0.45 * extra
+    landmarker, start = _Scripted(source, pose, extra, effect), Aim(np.ones(128, np.float32), beard=0.5)
+    settled = settle(start, drawing, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    assert settled.bend is not None and abs(extra - effect * nod(settled.bend)) < 0.45 * extra
+    assert settled.asked is start.asked and settled.beard == start.beard
 
-    unseen = settle(lambda mien: lambda *_: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
-    for nothing in (unseen, settle(lambda mien: draw, [], landmarker, pose, 1)):  # type: ignore[arg-type]
-        assert not nothing.bend.any(), "a face that is never shown is not bent"
+    unseen = settle(start, lambda _: lambda _: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    for nothing in (unseen, settle(start, drawing, [], landmarker, pose, 1)):  # type: ignore[arg-type]
+        assert nothing.bend is not None and not nothing.bend.any(), "a face that is never shown is not bent"
         assert not nothing.mien.blendshapes.any()
 
 
@@ -128,12 +131,13 @@ def test_lids_that_always_hang_are_raised_and_nothing_is_told_in_vain(effect: fl
     pose, hang = HeadPose(ModelStore()), 0.2
     frame, track = scene(256)
 
-    def drawing(mien: Mien) -> Draw:
-        told = np.clip(round(128 + 100 * float(mien.blendshapes[BLINKS[0]])), 0, 255)
-        return lambda number, bend: np.full((256, 256, 3), (1, 128, told), np.uint8)
+    def drawing(aim: Aim) -> Draw:
+        told = np.clip(round(128 + 100 * float(aim.mien.blendshapes[BLINKS[0]])), 0, 255)
+        return lambda number: np.full((256, 256, 3), (1, 128, told), np.uint8)
 
     landmarker = _Scripted(track.landmarks[0], pose, 0, effect, hang)
-    mien = settle(drawing, [(frame, track)], landmarker, pose, 1).mien  # type: ignore[arg-type]
+    start = Aim(np.ones(128, np.float32))
+    mien = settle(start, drawing, [(frame, track)], landmarker, pose, 1).mien  # type: ignore[arg-type]
     told = mien.blendshapes[BLINKS[0]]
     assert abs(hang + effect * told) <= left + 1e-6
     assert (told != 0) == (effect >= 0.5)

@@ -318,18 +318,17 @@ class Renderer:
         for key in sorted(boxes, key=lambda k: float(boxes[k][3] - boxes[k][1])):
             face = work.faces[key]
             with self._summary.timed("composite"):
-                if not face.show or self.draw(image, face, self._aim(face.track.person).bend) is None:
+                if not face.show or self.draw(image, face) is None:
                     obscure.obscure(image, boxes[key])
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face, bend: Float | None) -> Float | None:
+    def draw(self, image: UInt8, face: _Face) -> Float | None:
         """Draw the new face.
 
         Args:
             image: uint8 RGB (h, w, 3), changed in place.
             face: with its picture.
-            bend: float32 (478, 2), in the unit crop.
 
         Returns:
             float32 (478, 2), where its landmarks came to lie, pixels; None where it could not be drawn.
@@ -339,15 +338,13 @@ class Renderer:
         region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return None
-        crop_from_frame = face.track.crop_from_frame[face.offset]
-        if bend is not None:
-            bend = bend @ invert(crop_from_frame)[:, :2].T
+        crop_from_frame, aim = face.track.crop_from_frame[face.offset], self._aim(face.track.person)
+        bend = None if aim.bend is None else aim.bend @ invert(crop_from_frame)[:, :2].T
         target = warp.target_landmarks(face.landmarks, source, bend)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        beard = self._aim(face.track.person).beard
-        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, beard)
+        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, aim.beard)
         return target
 
 
@@ -364,23 +361,23 @@ class _Stage:
             self._faces[number] = work.faces[number]
         return self._faces[number]
 
-    def draw(self, number: int, bend: Float) -> UInt8 | None:
-        """Draw it bent; None where the gate does not let it through."""
-        image, target = self._drawn(number, bend)
+    def draw(self, number: int) -> UInt8 | None:
+        """Draw it; None where the gate does not let it through."""
+        image, target = self._drawn(number)
         return None if target is None else image
 
     def place(self, number: int) -> Placed | None:
         """Draw it and say where; None where the gate does not let it through."""
-        image, target = self._drawn(number, None)
+        image, target = self._drawn(number)
         face = self._face(number)
         if target is None or face.w is None or face.picture is None or face.landmarks is None:
             return None
         side = np.float32(len(face.picture))
         return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, target)
 
-    def _drawn(self, number: int, bend: Float | None) -> tuple[UInt8, Float | None]:
+    def _drawn(self, number: int) -> tuple[UInt8, Float | None]:
         image, face = self._frames[number].image.copy(), self._face(number)
-        return image, self._renderer.draw(image, face, bend) if face.passes else None
+        return image, self._renderer.draw(image, face) if face.passes else None
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:

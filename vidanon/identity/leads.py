@@ -11,8 +11,7 @@ import numpy as np
 
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.keep import Aim, Keeper
-from vidanon.identity.mien import Mien
-from vidanon.identity.settle import Draw, Settled, settle
+from vidanon.identity.settle import Draw, settle
 from vidanon.identity.views import aligned, most_different
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
@@ -36,10 +35,10 @@ class Stage(Protocol):
     """Draws a new face on scenes; safe to call from several threads."""
 
     def place(self, number: int) -> Placed | None:
-        """Draw it on the scene of that number; None where it cannot be."""
+        """Draw it on the scene of that number, and say where; None where it cannot be."""
 
-    def draw(self, number: int, bend: Float) -> UInt8 | None:
-        """Draw it bent; None where it cannot be."""
+    def draw(self, number: int) -> UInt8 | None:
+        """Draw it; None where it cannot be."""
 
 
 Build = Callable[[int, Scenes, Aim], Stage]
@@ -97,16 +96,15 @@ class Leads:
             return aim
         scenes = source.scenes[:SETTLE_SCENES]
 
-        def drawing(mien: Mien) -> Draw:
-            return build(person, scenes, aim._replace(mien=mien)).draw
+        def drawing(aim: Aim) -> Draw:
+            return build(person, scenes, aim).draw
 
-        def found() -> Settled:
+        def found() -> Aim:
             pose = HeadPose(self._models)
-            return settle(drawing, scenes, self._landmarker, pose, self._runtime.workers)
+            return settle(aim, drawing, scenes, self._landmarker, pose, self._runtime.workers)
 
         with self._settling:
-            settled = self._known(source, "settled", code, found)
-        return aim._replace(mien=settled.mien, bend=settled.bend)
+            return self._known(source, "settled", code, found)
 
     def _known(self, source: Source, what: str, code: IdentityCode, find: Callable[[], Found]) -> Found:
         """Return what was found of a new face in somebody's place, or find it."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
 from vidanon.geometry import apply
+from vidanon.identity.keep import Aim
 from vidanon.identity.mien import Mien
 from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
@@ -32,33 +32,23 @@ WORTH = 0.9
 source."""
 
 
-class Settled(NamedTuple):
-    """How a new face is put in its place, through the whole video.
-
-    Attributes:
-        bend: float32 (478, 2), what is added to its landmarks in unit crops.
-        mien: what is added to the expression that the mapper is told.
-    """
-
-    bend: Float
-    mien: Mien
-
-
-Draw = Callable[[int, Float], UInt8 | None]
-"""Draws the new face, bent, on the scene of that number; None where that scene gets none."""
+Draw = Callable[[int], UInt8 | None]
+"""Draws a new face on the scene of that number; None where that scene gets none."""
 
 
 def settle(
-    with_mien: Callable[[Mien], Draw],
+    aim: Aim,
+    build: Callable[[Aim], Draw],
     scenes: Sequence[tuple[Frame, Track]],
     landmarker: Landmarker,
     head_pose: HeadPose,
     workers: int,
-) -> Settled:
+) -> Aim:
     """Look at a new face in the source's place.
 
     Args:
-        with_mien: returns what draws a mien, safe to call from several threads; pictures are as large as the
+        aim: what leads to the face.
+        build: returns what draws a face, safe to call from several threads; pictures are as large as the
             scenes' own.
         scenes: frames with the source, each with the track of this frame alone.
         landmarker: finds the faces in them.
@@ -66,7 +56,8 @@ def settle(
         workers: threads.
 
     Returns:
-        The last bend, and of the miens that were drawn the one with which least is amiss.
+        What leads to the face with the last bend, and of the miens that were drawn the one with which least
+        is amiss.
     """
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
@@ -76,7 +67,7 @@ def settle(
     def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, Float] | None:
         """Return how far the head is turned too far, and what is lacking of the expression."""
         frame, track = scenes[number]
-        picture = draw(number, bend)
+        picture = draw(number)
         result = None if picture is None else read(picture, track)
         if result is None:
             return None
@@ -90,7 +81,7 @@ def settle(
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
         crops = [apply(scenes[n][1].crop_from_frame[0], landmarks) for n, (landmarks, _) in sources.items()]
         for _ in range(LOOKS):
-            draw = with_mien(mien)
+            draw = build(aim._replace(mien=mien, bend=bend))
             seen = pool.map(compared, sources.keys(), sources.values())
             known = [x for x in seen if x is not None]
             if not known:
@@ -102,4 +93,4 @@ def settle(
             back = np.float32(GAIN) * turned.mean(axis=0)
             bend = bend + np.mean([moved_back(crop, back, head_pose) for crop in crops], axis=0)
             mien = mien.mended(np.float32(GAIN) * lacking.mean(axis=0))
-    return Settled(bend, best)
+    return aim._replace(mien=best, bend=bend)

@@ -308,3 +308,19 @@ def test_a_hand_before_most_of_the_face_does_not_stay_nor_flicker(landmarks: Flo
     assert bare == [index in range(2, 11) for index in range(len(bare))]
     assert gate.anything_stays(0.1, is_bare=False) and not gate.anything_stays(0.1, is_bare=True)
     assert not gate.anything_stays(None, is_bare=False)
+
+
+def test_dark_brows_and_lips_of_the_source_leave_no_shade(landmarks: Float) -> None:
+    for ids, x in ((BROWS[:6], 125), (BROWS[6:], 175)):
+        landmarks[list(ids)] = [[x + 4 * dx, 124 + dy] for dx in (-3, 0, 3) for dy in (-2, 2)]
+    around = np.linspace(0, 2 * np.pi, len(LIPS), endpoint=False)
+    landmarks[list(LIPS)] = np.stack([150 + 18 * np.cos(around), 195 + 6 * np.sin(around)], 1)
+    image = np.full((300, 300, 3), 150, np.uint8)
+    drawn = image.copy()
+    for ids in (BROWS[:6], BROWS[6:], LIPS):
+        hull = cv2.convexHull(landmarks[list(ids)])[:, 0]
+        cv2.fillConvexPoly(drawn, np.round(hull).astype(np.int32), (40, 30, 30))
+    new = np.full((300, 300, 4), (150, 150, 150, 255), np.uint8)
+    with_features, without = (put_on(x, landmarks, head_parts(), new) for x in (drawn, image))
+    beside = np.abs(with_features.astype(int) - without)[130:190, 110:190]
+    assert beside.max() <= 6, "the skin beside them is as bright as the source's"

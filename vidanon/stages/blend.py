@@ -16,8 +16,17 @@ from vidanon.stages import segment, sharpness
 from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
-from vidanon.stages.mesh import BROWS, FACE_OVAL
-from vidanon.stages.outline import GROW, face_width, filled, grown, grown_outline, height_above, outline
+from vidanon.stages.mesh import BROWS, FACE_OVAL, LIPS
+from vidanon.stages.outline import (
+    GROW,
+    face_width,
+    filled,
+    filled_hull,
+    grown,
+    grown_outline,
+    height_above,
+    outline,
+)
 from vidanon.stages.profile import PROTRUDES, background, grown_profile, past_middle, protruding, stands_out
 from vidanon.stages.segment import ramp
 from vidanon.types import Float, UInt8
@@ -30,13 +39,15 @@ BEARD_REACH = 0.16
 """How far below the oval a beard is followed, in face widths."""
 HAIR_EDGE, HAIR_EDGE_ABOVE = 0.04, 0.10
 """Border of generated hair that is left out with it, in face widths; strands reach far down the forehead."""
-BROW_EDGE = 0.03
-"""Border of the brows, face widths, from which no colour is taken for the forehead."""
+FEATURE_EDGE = 0.03
+"""Border of brows, eyes and lips, face widths: what is taken from the skin is not taken from there."""
 FILL_SIGMA = 0.06
 """Blur of the skin that takes the place of generated hair, in face widths."""
 LIGHT_SIGMA = 0.16
 """Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
+FOREHEAD_SIGMA = 0.06
+"""The same above the brows: what shades a generated forehead is a fringe that is not drawn."""
 HAIR_SHADE = 0.05
 """So far from the source's hair its light is not looked at, face widths."""
 RIM = 0.12
@@ -150,7 +161,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
 
 
 def match_colour(
-    source: Float, generated: Float, weight: Float, lit: Float, keep: Float, sigma_px: float
+    source: Float, generated: Float, weight: Float, lit: Float, keep: Float, above: Float, width: float
 ) -> tuple[Float, Float]:
     """Find what gives the generated face the source's colour statistics and low-frequency light.
 
@@ -160,7 +171,8 @@ def match_colour(
         weight: float32 (h, w), where both show the face.
         lit: float32 (h, w), where both show skin, that which takes the place of generated hair included.
         keep: float32 (h, w), share of the light that is carried over, 0..1.
-        sigma_px: blur of the light that is carried over.
+        above: float32 (h, w), what lies above the brows, 0..1.
+        width: of the face, pixels.
 
     Returns:
         matrix float32 (3, 3) and offset float32 (h, w, 3): ``matched = generated @ matrix.T + offset``.
@@ -178,7 +190,10 @@ def match_colour(
     matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
     base = mean_s - matrix @ mean_g
     residual = source - cv2.transform(generated, np.column_stack([matrix, base]))
-    light = np.clip(segment.spread(residual, lit, (sigma_px,), 1e-2), -60, 60)
+    light, close = (
+        segment.spread(residual, lit, (sigma * width,), 1e-2) for sigma in (LIGHT_SIGMA, FOREHEAD_SIGMA)
+    )
+    light = np.clip(light + above[..., None] * (close - light), -60, 60)
     return matrix, (base + keep[..., None] * light).astype(np.float32)
 
 
@@ -213,6 +228,12 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     island = np.bincount(numbers.ravel(), minlength=count) < ISLAND * width**2
     island[np.unique(numbers[core > 0.5])] = False
     return np.asarray(own * ~island[numbers], np.float32)
+
+
+def _eyes_and_lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return eyes and mouth, float32 (h, w): there, and at the brows, people differ, not their light."""
+    lips = filled_hull(landmarks[list(LIPS)], shape)
+    return np.maximum(segment.eye_mask(landmarks, shape).astype(np.float32), lips)
 
 
 def _inside(chance: Float, edge_px: float) -> Float:
@@ -321,13 +342,17 @@ def _shares(
     mask = face_mask(parts, face_chance, landmarks, forehead)
     usable = _own_face(generated, face_chance, landmarks, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
-    brows = grown(brow_mask(landmarks, usable.shape), BROW_EDGE * width)
+    edge_px = FEATURE_EDGE * width
+    brows = grown(brow_mask(landmarks, usable.shape), edge_px)
     skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
     bare = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin) * (1 - mask.behind)
     generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
-    matrix, offset = match_colour(source, generated, mask.sure, mask.lit, keep, LIGHT_SIGMA * width)
+    lit = mask.lit * (1 - np.maximum(brows, grown(_eyes_and_lips(landmarks, usable.shape), edge_px)))
+    above = ramp(height_above(landmarks, lit.shape, BROWS), 0.0, 0.08)
+    keep = np.maximum(keep, above)
+    matrix, offset = match_colour(source, generated, mask.sure, lit, keep, above, width)
     gain, hairs = np.ones_like(own), np.zeros_like(own)
     if beard:
         drawn = cv2.transform(generated, matrix) + offset

@@ -266,6 +266,7 @@ _COLUMNS = (
     ("NME", "nme"),
     ("pose", "pose_error_deg"),
     ("MAE", "blendshape_mae"),
+    ("mouth", "mouth_shade_error"),
     ("fps", "fps"),
     ("ratio", "speed_ratio"),
 )

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
 from vidanon.identity.leads import Known, Leads
 from vidanon.identity.sources import with_sources
+from vidanon.identity.teeth import MOUTH_PX, teeth_of, with_teeth
 from vidanon.models.registry import ModelStore
 from vidanon.progress import Meter
 from vidanon.rendersummary import RenderSummary
@@ -103,7 +105,8 @@ class Renderer:
         for track in self._plan.tracks:
             drawn = np.isfinite(track.crop_from_frame).all((1, 2))
             for close_up in np.unique(self._close_ups[track.id][drawn]).tolist():
-                self._synthesizer.prepare(self._exits[track.id], close_up)
+                for exit_px in {self._exits[track.id], min(self._exits[track.id], MOUTH_PX)}:
+                    self._synthesizer.prepare(exit_px, close_up)
 
     def previewing(
         self, identities: dict[int, IdentityCode], exit_px: int, estranges: bool = False
@@ -267,21 +270,27 @@ class Renderer:
             if face.w is None or face.between:
                 continue
             track, size = face.track, self._exits[key]
+            source = track.landmarks[face.offset].astype(np.float32)
+            close_up = bool(self._close_ups[key][face.offset])
             with self._summary.timed("generate"):
-                close_up = bool(self._close_ups[key][face.offset])
                 picture = self._synthesizer.picture(face.w, size, close_up)
             with self._summary.timed("landmarks"):
                 picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
-                expected = apply(picture_from_frame, track.landmarks[face.offset].astype(np.float32))
-                mesh = self._landmarker.around(picture, expected)
+                mesh = self._landmarker.around(picture, apply(picture_from_frame, source))
             face.landmarks = None if mesh is None else mesh[0]
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)
             if face.landmarks is not None:
+                draw = partial(self._mouth, face.w, min(size, MOUTH_PX), close_up)
+                with self._summary.timed("generate"):
+                    picture = with_teeth(picture, face.landmarks, teeth_of(work.frame.image, source), draw)
                 picture = brows.darkened(picture, face.landmarks, self._aim(track.person).brow_gain)
             face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work
+
+    def _mouth(self, w: Float, size: int, close_up: bool, shift: Float) -> UInt8:
+        return self._synthesizer.picture(w + shift, size, close_up)
 
     def fill_in(self, window: list[_Work], center: int) -> _Work:
         """Make the pictures of the marked faces of the centre frame from its neighbours, and judge them."""

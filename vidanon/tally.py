@@ -67,6 +67,7 @@ class FacePair:
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source, output: what was compared.
         detail: see :func:`vidanon.measures.detail_left`.
+        mouth: shades of both mouths, see :func:`vidanon.identity.teeth.mouth_shades`.
     """
 
     frame: int
@@ -77,6 +78,7 @@ class FacePair:
     source: FaceReading
     output: FaceReading
     detail: float
+    mouth: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
     def box(self) -> Float:
@@ -294,6 +296,7 @@ def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
         "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
         "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
         "blendshape_mae": mean_of([float(value) for value in expression]),
+        "mouth_shade_error": mean_of([abs(pair.mouth[0] - pair.mouth[1]) for pair in pairs]),
         "correlation": expression_correlations(_by_face(pairs)),
     }
 

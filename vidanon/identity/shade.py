@@ -1,16 +1,22 @@
-"""How dark brows and beard are, beside the cheeks: read off a picture, whatever its light."""
+"""How dark brows, beard and the inside of the mouth are, beside the cheeks: read in pictures in any light."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from vidanon.stages.brows import brow_mask
-from vidanon.stages.mesh import CHIN, UPPER_CHEEKS
+from vidanon.stages.mesh import CHIN, INNER_LIPS, LIPS_APART, UPPER_CHEEKS
+from vidanon.stages.outline import filled
 from vidanon.types import Float, UInt8
 
 PATCH = 0.05
 """Side of what is looked at around a point of the face, widths of the face."""
+LEAST_OPEN = 0.015
+"""Lips that are less apart, heights of the face, show nothing of the mouth."""
+BRIGHTEST = 1.4
 
 
 def chin_shade(image: UInt8, landmarks: Float) -> float:
@@ -36,6 +42,36 @@ def brow_shade(image: UInt8, landmarks: Float) -> float:
     return _beside_cheeks(float(brows.mean()) if len(brows) else 255.0, grey, landmarks)
 
 
+def mouth_opening(landmarks: Float) -> float:
+    """Return how far the lips of landmarks (478, 2) are apart, heights of the face."""
+    apart, height = landmarks[LIPS_APART[1]] - landmarks[LIPS_APART[0]], landmarks[152] - landmarks[10]
+    return float(np.hypot(*apart) / max(np.hypot(*height), 1e-6))
+
+
+def mouth_shade(image: UInt8, landmarks: Float) -> float:
+    """Return how bright the inside of the mouth is beside the cheeks, 0..1.4: 1 with teeth, .4 without.
+
+    The tongue and lips are red and count as dark. NaN where the mouth is closed.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels.
+    """
+    inner = landmarks[list(INNER_LIPS)]
+    low = np.maximum(np.floor(inner.min(axis=0)).astype(int), 0)
+    high = np.maximum(np.ceil(inner.max(axis=0)).astype(int) + 1, low)
+    mouth = _not_red(image[low[1] : high[1], low[0] : high[0]])
+    share = filled(inner - low.astype(np.float32), mouth.shape) if mouth.size else mouth
+    if mouth_opening(landmarks) < LEAST_OPEN or share.sum() < 1:
+        return float("nan")
+    cheeks = _brightness(image, landmarks, UPPER_CHEEKS, _not_red)
+    return min(float((mouth * share).sum() / share.sum()) / max(cheeks, 1.0), BRIGHTEST)
+
+
+def _not_red(image: UInt8) -> UInt8:
+    return np.asarray(image[..., 1:].min(axis=2), np.uint8)
+
+
 def _grey(image: UInt8) -> UInt8:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
@@ -44,7 +80,10 @@ def _beside_cheeks(brightness: float, grey: UInt8, landmarks: Float) -> float:
     return min(brightness / max(_brightness(grey, landmarks, UPPER_CHEEKS), 1.0), 1.0)
 
 
-def _brightness(grey: UInt8, landmarks: Float, points: tuple[int, ...]) -> float:
+def _brightness(
+    image: UInt8, landmarks: Float, points: tuple[int, ...], of: Callable[[UInt8], UInt8] = np.asarray
+) -> float:
+    """Return the mean around some points of an image, or of what is made of the patches."""
     side = max(3, round(PATCH * float(np.ptp(landmarks[:, 0]))))
-    patches = [cv2.getRectSubPix(grey, (side, side), tuple(map(float, landmarks[i]))) for i in points]
-    return float(np.mean(patches))
+    patches = (cv2.getRectSubPix(image, (side, side), tuple(map(float, landmarks[i]))) for i in points)
+    return float(np.mean([of(np.asarray(patch, np.uint8)) for patch in patches]))

@@ -77,10 +77,25 @@ class FaceReader:
     def read(self, w: Float) -> Samples | None:
         """Return the one sample of w (512,), or None where no face is found in its picture."""
         picture = self.picture(w)
-        (mesh,) = self._landmark(picture, [FACE_BOX])
+        mesh = self.mesh(picture)
         if mesh is None:
             return None
-        return sample_of(w, picture, self._sface(picture, mesh[0]), *mesh)
+        return sample_of(w, picture, self.embed(picture, mesh[0]), *mesh)
+
+    def mesh(self, picture: UInt8, near: Float | None = None) -> tuple[Float, Float] | None:
+        """Return landmarks (478, 2), pixels, and blendshapes (52,) of a picture, if it shows a face.
+
+        Args:
+            picture: uint8 RGB (256, 256, 3).
+            near: float32 (478, 2), about where they lie; unknown where not given.
+        """
+        return (
+            self._landmark(picture, [FACE_BOX])[0] if near is None else self._landmark.around(picture, near)
+        )
+
+    def embed(self, picture: UInt8, landmarks: Float) -> Float:
+        """Return what SFace reads in a picture, float32 (128,), unit length."""
+        return self._sface(picture, landmarks)
 
 
 def sample_of(w: Float, picture: UInt8, embedding: Float, landmarks: Float, blendshapes: Float) -> Samples:

@@ -25,7 +25,7 @@ from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
 from vidanon.identity.leads import Known, Leads
 from vidanon.identity.sources import with_sources
-from vidanon.identity.teeth import MOUTH_PX, teeth_of, with_teeth
+from vidanon.identity.teeth import teeth_of, with_teeth
 from vidanon.models.registry import ModelStore
 from vidanon.progress import Meter
 from vidanon.rendersummary import RenderSummary
@@ -105,8 +105,7 @@ class Renderer:
         for track in self._plan.tracks:
             drawn = np.isfinite(track.crop_from_frame).all((1, 2))
             for close_up in np.unique(self._close_ups[track.id][drawn]).tolist():
-                for exit_px in {self._exits[track.id], min(self._exits[track.id], MOUTH_PX)}:
-                    self._synthesizer.prepare(exit_px, close_up)
+                self._synthesizer.prepare(self._exits[track.id], close_up)
 
     def previewing(
         self, identities: dict[int, IdentityCode], exit_px: int, estranges: bool = False
@@ -281,16 +280,14 @@ class Renderer:
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)
             if face.landmarks is not None:
-                draw = partial(self._mouth, face.w, min(size, MOUTH_PX), close_up)
+                again = partial(self._synthesizer.picture, exit_px=size, close_up=close_up)
+                wanted = teeth_of(work.frame.image, source)
                 with self._summary.timed("generate"):
-                    picture = with_teeth(picture, face.landmarks, teeth_of(work.frame.image, source), draw)
+                    picture = with_teeth(picture, face.w, face.landmarks, wanted, again)
                 picture = brows.darkened(picture, face.landmarks, self._aim(track.person).brow_gain)
             face.picture = segment.with_face_channel(picture, parts)
             self._judge(face)
         return work
-
-    def _mouth(self, w: Float, size: int, close_up: bool, shift: Float) -> UInt8:
-        return self._synthesizer.picture(w + shift, size, close_up)
 
     def fill_in(self, window: list[_Work], center: int) -> _Work:
         """Make the pictures of the marked faces of the centre frame from its neighbours, and judge them."""

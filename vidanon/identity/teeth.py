@@ -27,8 +27,6 @@ OPEN_PX = (1.5, 3.0)
 """The same in pixels of what was filmed: of less nothing can be seen."""
 WORTH, MOST = 0.08, 0.6
 """Shades of which less is lacking are left as they are, and no mouth is made brighter or darker by more."""
-MOUTH_PX = 512
-"""The second picture is no larger: it takes a fraction of the time, and teeth are smooth."""
 SOFT = 0.005
 """Blur of the border of what is taken from it, sides of the picture."""
 
@@ -58,14 +56,17 @@ def teeth_of(image: UInt8, landmarks: Float) -> Teeth:
     return Teeth(shade, share) if np.isfinite(shade) else Teeth()
 
 
-def with_teeth(picture: UInt8, landmarks: Float, wanted: Teeth, draw: Callable[[Float], UInt8]) -> UInt8:
+def with_teeth(
+    picture: UInt8, w: Float, landmarks: Float, wanted: Teeth, draw: Callable[[Float], UInt8]
+) -> UInt8:
     """Return a picture of a new face that shows as much of its teeth as the source.
 
     Args:
         picture: uint8 RGB (size, size, 3).
+        w: float32 (512,), of which it is.
         landmarks: float32 (478, 2), in it, pixels.
         wanted: what is seen of the source's.
-        draw: makes the picture of this face with its w shifted by float32 (512,); it may be smaller.
+        draw: makes the picture of another w.
 
     Returns:
         uint8 RGB (size, size, 3); ``picture`` itself where nothing is lacking.
@@ -73,9 +74,7 @@ def with_teeth(picture: UInt8, landmarks: Float, wanted: Teeth, draw: Callable[[
     lacking = wanted.share * (wanted.shade - mouth_shade(picture, landmarks)) if wanted.share > 0 else 0.0
     if not abs(lacking) > WORTH:  # nor where the new face has closed lips
         return picture
-    other = draw(np.float32(np.clip(lacking, -MOST, MOST)) * teeth_direction())
-    size = (picture.shape[1], picture.shape[0])
-    other = np.asarray(cv2.resize(other, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    other = draw(w + np.float32(np.clip(lacking, -MOST, MOST)) * teeth_direction())
     mouth = filled(landmarks[list(INNER_LIPS)], picture.shape)
     share = cv2.GaussianBlur(mouth, (0, 0), max(SOFT * len(picture), 0.5))[..., None]
     return np.asarray(np.round(picture + share * (other.astype(np.float32) - picture)), np.uint8)

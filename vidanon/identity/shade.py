@@ -69,7 +69,7 @@ def mouth_shade(image: UInt8, landmarks: Float) -> float:
 
 
 def _not_red(image: UInt8) -> UInt8:
-    return np.asarray(image[..., 1:].min(axis=2), np.uint8)
+    return np.asarray(image[..., 1:3].min(axis=2), np.uint8)
 
 
 def _grey(image: UInt8) -> UInt8:

@@ -75,9 +75,15 @@ def with_teeth(
     if not abs(lacking) > WORTH:  # nor where the new face has closed lips
         return picture
     other = draw(w + np.float32(np.clip(lacking, -MOST, MOST)) * teeth_direction())
-    mouth = filled(landmarks[list(INNER_LIPS)], picture.shape)
-    share = cv2.GaussianBlur(mouth, (0, 0), max(SOFT * len(picture), 0.5))[..., None]
-    return np.asarray(np.round(picture + share * (other.astype(np.float32) - picture)), np.uint8)
+    lips, sigma_px = landmarks[list(INNER_LIPS)], max(SOFT * len(picture), 0.5)
+    low = np.maximum(np.floor(lips.min(axis=0) - 4 * sigma_px).astype(int), 0)
+    high = np.maximum(np.ceil(lips.max(axis=0) + 4 * sigma_px).astype(int) + 1, low)
+    result, place = picture.copy(), (slice(low[1], high[1]), slice(low[0], high[0]))
+    patch = picture[place]
+    mouth = filled(lips - low.astype(np.float32), patch.shape)
+    share = cv2.GaussianBlur(mouth, (0, 0), sigma_px)[..., None]
+    result[place] = np.round(patch + share * (other[place].astype(np.float32) - patch))
+    return result
 
 
 def mouth_shades(source: UInt8, output: UInt8, before: Float, after: Float) -> tuple[float, float]:

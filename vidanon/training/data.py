@@ -20,7 +20,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.networks.exit_heads import load_exit_generator
 from vidanon.networks.generator import load_mapping
 from vidanon.networks.runtime import OpenVinoNetwork, graph_from_module
-from vidanon.stages.landmark import Landmarker
+from vidanon.stages.landmark import Landmarker, square_around
 from vidanon.stages.workers import ordered_map
 from vidanon.types import Float, UInt8
 
@@ -30,6 +30,8 @@ CROP_PX = 128
 """What the attribute encoder looks at."""
 FACE_BOX = np.array([0.23, 0.28, 0.77, 0.88], np.float32) * PICTURE_PX
 """Where the face lies in a generated picture (FFHQ alignment)."""
+FACE_CROP = square_around(FACE_BOX, 0.0)
+"""The crop in which all of them are read, as by the surrogates that have a gradient."""
 MEAN_DRAWS = 4096
 
 
@@ -89,9 +91,9 @@ class FaceReader:
             picture: uint8 RGB (256, 256, 3).
             near: float32 (478, 2), about where they lie; unknown where not given.
         """
-        return (
-            self._landmark(picture, [FACE_BOX])[0] if near is None else self._landmark.around(picture, near)
-        )
+        if near is not None:
+            return self._landmark.around(picture, near)
+        return self._landmark.read(picture, FACE_CROP, FACE_BOX)
 
     def embed(self, picture: UInt8, landmarks: Float) -> Float:
         """Return what SFace reads in a picture, float32 (128,), unit length."""

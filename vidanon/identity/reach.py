@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vidanon.models.registry import weights_path
+from vidanon.models.registry import read_tensor
 from vidanon.types import Float
 
 NUDGE = 0.7
@@ -31,11 +31,7 @@ Spread = Callable[[Embed, Iterable[Float]], Iterable[Float]]
 @lru_cache(maxsize=1)
 def reach_directions() -> Float:
     """Return in which directions w is led nearer, float32 (512, n)."""
-    from safetensors import safe_open
-
-    with safe_open(weights_path("reach.safetensors"), "numpy") as weights:
-        directions: Float = weights.get_tensor("directions").astype(np.float32)
-    return directions
+    return read_tensor("reach.safetensors", "directions")
 
 
 def responses(embed: Embed, w: Float, spread: Spread = map) -> Float:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from vidanon.identity.shade import mouth_opening, mouth_shade
-from vidanon.models.registry import weights_path
+from vidanon.models.registry import read_tensor
 from vidanon.stages.mesh import INNER_LIPS
 from vidanon.stages.outline import filled
 from vidanon.types import Float, UInt8
@@ -52,7 +52,7 @@ def teeth_of(image: UInt8, landmarks: Float) -> Teeth:
     """
     opening, height_px = mouth_opening(landmarks), float(np.hypot(*(landmarks[152] - landmarks[10])))
     share = float(np.interp(opening, OPEN, (0, 1)) * np.interp(opening * height_px, OPEN_PX, (0, 1)))
-    shade = mouth_shade(image, landmarks)
+    shade = mouth_shade(image, landmarks) if share > 0 else float("nan")
     return Teeth(shade, share) if np.isfinite(shade) else Teeth()
 
 
@@ -105,8 +105,4 @@ def mouth_shades(source: UInt8, output: UInt8, before: Float, after: Float) -> t
 @lru_cache(maxsize=1)
 def teeth_direction() -> Float:
     """Return what changes w when the inside of a mouth is to be brighter by 1, float32 (512,)."""
-    from safetensors import safe_open
-
-    with safe_open(weights_path("teeth.safetensors"), "numpy") as weights:
-        direction: Float = weights.get_tensor("direction").astype(np.float32)
-    return direction
+    return read_tensor("teeth.safetensors", "direction")

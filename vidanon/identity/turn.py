@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from vidanon.geometry import apply, fit_similarity, picture_from_unit
-from vidanon.models.registry import weights_path
+from vidanon.models.registry import read_tensor
 from vidanon.stages.head_pose import HeadPose
 from vidanon.types import LANDMARK_COUNT, Float
 
@@ -61,8 +61,4 @@ def moved_back(landmarks: Float, turned: Float, head_pose: HeadPose) -> Float:
 @lru_cache(maxsize=1)
 def turn_slopes() -> Float:
     """Return the change of w that turns a face by a degree of pitch or yaw, float32 (2, 512)."""
-    from safetensors import safe_open
-
-    with safe_open(weights_path("mapper.safetensors"), "numpy") as weights:
-        slopes: Float = weights.get_tensor("mapper.turn.slopes")
-    return slopes
+    return read_tensor("mapper.safetensors", "mapper.turn.slopes")

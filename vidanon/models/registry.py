@@ -18,8 +18,12 @@ import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidanon.errors import ModelsError
+
+if TYPE_CHECKING:
+    from vidanon.types import Float
 
 ENVIRONMENT_VARIABLE = "VIDANON_MODELS"
 _READ_BYTES = 1 << 20
@@ -91,6 +95,20 @@ def default_root() -> Path:
     """Return the store's folder: ``$VIDANON_MODELS``, or ``~/.cache/vidanon/models``."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vidanon" / "models"
+
+
+def read_tensor(file: str, name: str) -> Float:
+    """Return one tensor of a weight file that ships with the package, float32.
+
+    Raises:
+        ModelsError: the file is missing from the installation.
+    """
+    import numpy as np
+    from safetensors import safe_open
+
+    with safe_open(weights_path(file), "numpy") as weights:
+        tensor: Float = weights.get_tensor(name).astype(np.float32)
+    return tensor
 
 
 def weights_path(name: str) -> Path:

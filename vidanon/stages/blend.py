@@ -16,12 +16,11 @@ from vidanon.stages import segment, sharpness
 from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
 from vidanon.stages.grain import add_grain
-from vidanon.stages.mesh import BROWS, FACE_OVAL, LIPS
+from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.stages.outline import (
     GROW,
     face_width,
     filled,
-    filled_hull,
     grown,
     grown_outline,
     height_above,
@@ -230,12 +229,6 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
     return np.asarray(own * ~island[numbers], np.float32)
 
 
-def _eyes_and_lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
-    """Return eyes and mouth, float32 (h, w): there, and at the brows, people differ, not their light."""
-    lips = filled_hull(landmarks[list(LIPS)], shape)
-    return np.maximum(segment.eye_mask(landmarks, shape).astype(np.float32), lips)
-
-
 def _inside(chance: Float, edge_px: float) -> Float:
     """Take a border off a mask, softly."""
     reach = max(1, round(edge_px))
@@ -349,7 +342,7 @@ def _shares(
     own = np.maximum(usable, 1 - mask.skin) * (1 - mask.behind)
     generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
-    lit = mask.lit * (1 - np.maximum(brows, grown(_eyes_and_lips(landmarks, usable.shape), edge_px)))
+    lit = mask.lit * (1 - np.maximum(brows, grown(segment.eyes_and_lips(landmarks, usable.shape), edge_px)))
     above = ramp(height_above(landmarks, lit.shape, BROWS), 0.0, 0.08)
     keep = np.maximum(keep, above)
     matrix, offset = match_colour(source, generated, mask.sure, lit, keep, above, width)

@@ -16,6 +16,7 @@ from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
 from vidanon.stages.mesh import EYES, FOREHEAD, LIPS, NOSE
+from vidanon.stages.outline import filled_hull
 from vidanon.stages.synthesize import as_input
 from vidanon.types import Bool, Float, UInt8
 
@@ -156,6 +157,13 @@ def eye_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     half = len(EYES) // 2
     left, right = (_hull(landmarks[list(ids)], EYE_REACH, shape) for ids in (EYES[:half], EYES[half:]))
     return np.asarray(left | right)
+
+
+def eyes_and_lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return eyes and mouth, float32 (h, w): there, and at the brows, people differ, not their light."""
+    return np.maximum(
+        eye_mask(landmarks, shape).astype(np.float32), filled_hull(landmarks[list(LIPS)], shape)
+    )
 
 
 def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:

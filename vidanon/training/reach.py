@@ -10,19 +10,15 @@ the head are left out, see :mod:`vidanon.identity.keep`. 26 minutes on two cores
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
-from vidanon.identity.turn import turn_slopes
-from vidanon.models.registry import ModelStore
-from vidanon.networks.mapper import AttributeMapper, load_attribute_mapper
-from vidanon.training.config import DataConfig
-from vidanon.training.data import FaceReader, LatentSource, Samples, join, read_all
+from vidanon.networks.mapper import AttributeMapper
+from vidanon.training.data import FaceReader, Samples, join
+from vidanon.training.directions import parse_task, widest
 from vidanon.training.turn import mapped
 from vidanon.types import Float
 
@@ -48,11 +44,7 @@ def candidates(latents: Float) -> Float:
         float32 (512, ``CANDIDATES``), the widest first, without what tells looks or turns the head.
     """
     apart = (latents - latents.mean(axis=1, keepdims=True)).reshape(-1, latents.shape[-1])
-    fixed, _ = np.linalg.qr(np.hstack([load_bank().w_slopes.T, turn_slopes().T]))
-    apart = apart - apart @ fixed @ fixed.T
-    variances, directions = np.linalg.eigh(apart.T @ apart / len(apart))
-    widest = slice(-1, -1 - CANDIDATES, -1)
-    return np.asarray(directions[:, widest] * np.sqrt(variances[widest]), np.float32)
+    return widest(apart, CANDIDATES)
 
 
 def changes(reader: FaceReader, w: Float, directions: Float) -> tuple[Float, Float] | None:
@@ -115,17 +107,9 @@ def main() -> None:
     """Draw faces, find the directions, and write them."""
     from safetensors.numpy import save_file
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="of the mapper (default: the package's)")
-    parser.add_argument("--target", type=Path, required=True, help="where they go")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    models = ModelStore()
-    reader = FaceReader(models, options.workers)
-    latents = LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN)
-    samples = read_all(reader, latents, options.workers)
-    directions = find_directions(load_attribute_mapper(options.weights), reader, samples, options.workers)
-    save_file({"directions": directions.astype(np.float16)}, options.target)
+    task = parse_task(__doc__, DRAWN, SEED)
+    directions = find_directions(task.mapper, task.reader, task.drawn, task.workers)
+    save_file({"directions": directions.astype(np.float16)}, task.target)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ that ships brightens the mouth for the least change of these. 8 minutes on two c
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -21,15 +19,13 @@ from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.shade import mouth_opening, mouth_shade
 from vidanon.identity.teeth import OPEN
-from vidanon.identity.turn import turn_slopes
-from vidanon.models.registry import ModelStore
-from vidanon.networks.mapper import AttributeMapper, load_attribute_mapper
+from vidanon.networks.mapper import AttributeMapper
 from vidanon.stages import segment
 from vidanon.stages.brows import brow_mask
-from vidanon.stages.mesh import INNER_LIPS, LIPS
+from vidanon.stages.mesh import INNER_LIPS
 from vidanon.stages.outline import filled_hull, grown
-from vidanon.training.config import DataConfig
-from vidanon.training.data import PICTURE_PX, FaceReader, LatentSource, Samples, read_all
+from vidanon.training.data import PICTURE_PX, FaceReader, Samples
+from vidanon.training.directions import parse_task, widest
 from vidanon.training.turn import mapped
 from vidanon.types import Float
 
@@ -58,19 +54,6 @@ class Change(NamedTuple):
 
     shade: Float
     cost: Float
-
-
-def candidates(latents: Float) -> Float:
-    """Return the widest directions of w, float32 (512, ``CANDIDATES``), each as long as a standard deviation.
-
-    Those that tell looks or turn the head are left out.
-    """
-    fixed, _ = np.linalg.qr(np.hstack([load_bank().w_slopes.T, turn_slopes().T]))
-    apart = latents - latents.mean(axis=0)
-    apart = apart - apart @ fixed @ fixed.T
-    variances, directions = np.linalg.eigh(apart.T @ apart / len(apart))
-    widest = slice(-1, -1 - CANDIDATES, -1)
-    return np.asarray(directions[:, widest] * np.sqrt(variances[widest]), np.float32)
 
 
 def change_along(reader: FaceReader, w: Float, directions: Float) -> Change | None:
@@ -112,10 +95,7 @@ def _look(reader: FaceReader, w: Float, around: Float | None = None) -> _Look | 
         return None
     outline = landmarks if around is None else around
     mouth = grown(filled_hull(outline[list(INNER_LIPS)], picture.shape), AROUND_MOUTH * PICTURE_PX)
-    features = np.maximum(
-        segment.eye_mask(outline, picture.shape),
-        np.maximum(filled_hull(outline[list(LIPS)], picture.shape), brow_mask(outline, picture.shape)),
-    )
+    features = np.maximum(segment.eyes_and_lips(outline, picture.shape), brow_mask(outline, picture.shape))
     face = np.maximum(BESIDE_FACE, filled_hull(outline, picture.shape))
     counts = (1 - mouth) * (face + (FEATURES - 1) * features)
     small = [
@@ -153,7 +133,8 @@ def find_direction(mapper: AttributeMapper, reader: FaceReader, drawn: Samples, 
     rows = random.integers(0, len(bank), len(drawn))
     asked = [led_away(bank.code(int(row)), own) for row, own in zip(rows, drawn.embeddings, strict=True)]
     made = mapped(mapper, drawn, np.stack(asked))[1]
-    directions = candidates(np.concatenate([drawn.w, made]))
+    latents = np.concatenate([drawn.w, made])
+    directions = widest(latents - latents.mean(axis=0), CANDIDATES)
 
     def opening(w: Float) -> float:
         mesh = reader.mesh(reader.picture(w))
@@ -171,17 +152,9 @@ def main() -> None:
     """Draw faces, find the direction, and write it."""
     from safetensors.numpy import save_file
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="of the mapper (default: the package's)")
-    parser.add_argument("--target", type=Path, required=True, help="where they go")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    models = ModelStore()
-    reader = FaceReader(models, options.workers)
-    latents = LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN)
-    samples = read_all(reader, latents, options.workers)
-    direction = find_direction(load_attribute_mapper(options.weights), reader, samples, options.workers)
-    save_file({"direction": direction.astype(np.float16)}, options.target)
+    task = parse_task(__doc__, DRAWN, SEED)
+    direction = find_direction(task.mapper, task.reader, task.drawn, task.workers)
+    save_file({"direction": direction.astype(np.float16)}, task.target)
 
 
 if __name__ == "__main__":

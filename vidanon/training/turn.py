@@ -8,19 +8,17 @@ pictures follow it, and what share of a turn the mapper's layers do not pass on,
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from vidanon.models.registry import ModelStore
-from vidanon.networks.mapper import TURN_SIZE, AttributeMapper, load_attribute_mapper
+from vidanon.networks.mapper import TURN_SIZE, AttributeMapper
 from vidanon.networks.weights import save_weights
 from vidanon.stages.head_pose import HeadPose
-from vidanon.training.config import DataConfig
-from vidanon.training.data import FaceReader, LatentSource, Samples, read_all
+from vidanon.training.data import FaceReader, Samples
+from vidanon.training.directions import parse_task
 from vidanon.training.traits import rotation_vectors
 from vidanon.types import Float
 
@@ -102,18 +100,9 @@ def mapped(mapper: AttributeMapper, samples: Samples, identities: Float) -> tupl
 
 def main() -> None:
     """Fit the turn of some weights anew."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="of the mapper (default: the package's)")
-    parser.add_argument("--target", type=Path, required=True, help="where they go with the turn")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    models = ModelStore()
-    reader = FaceReader(models, options.workers)
-    latents = LatentSource(models, DataConfig().truncation, SEED).draw(0, DRAWN)
-    samples = read_all(reader, latents, options.workers)
-    mapper = load_attribute_mapper(options.weights)
-    fit_turn(mapper, samples, TurnReader(models, reader, options.workers))
-    save_weights(mapper, options.target)
+    task = parse_task(__doc__, DRAWN, SEED)
+    fit_turn(task.mapper, task.drawn, TurnReader(task.models, task.reader, task.workers))
+    save_weights(task.mapper, task.target)
 
 
 if __name__ == "__main__":

@@ -396,8 +396,8 @@ def _paint(patch: UInt8, warped: UInt8, shares: _Shares, step: int, crop_from_pa
     bright = alpha * shares.gain
     kept, drawn = (enlarged(np.asarray(cv2.merge([x] * 3), np.float32)) for x in (1 - alpha, bright * own))
     added, sure = enlarged(bright[..., None] * shares.offset), enlarged(shares.sure)
-    warped = sharpness.match_detail(warped, patch, sure, enlarged(shares.low))
     contrast = float(shares.matrix[0].sum())  # grey stays grey
+    warped = sharpness.match_detail(warped, patch, contrast, sure, enlarged(shares.low))
     added = add_grain(added, ((warped, contrast), (patch, 1.0)), sure, alpha * (1 - own), crop_from_patch)
     colours = np.column_stack([shares.matrix, np.zeros(3, np.float32)])
     face = cv2.multiply(cv2.transform(warped.astype(np.float32), colours), drawn, dst=drawn)

@@ -117,7 +117,7 @@ def detail_left(source: UInt8, output: UInt8, landmarks: Float) -> float:
 
 
 FINE_PX, INSIDE = 0.7, 0.06
-"""What this blur takes away is a video's finest detail. So far from its outline a face is looked at, widths."""
+"""What this blur takes away is a video's finest detail. Faces are looked at so far within, widths."""
 
 
 def fine_detail(image: UInt8, landmarks: Float) -> float:

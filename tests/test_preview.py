@@ -98,20 +98,21 @@ def test_a_frame_made_smaller_shows_the_same_face() -> None:
 
 class _Studio:
     """Face ``n`` (1: the refused one, no longer kept in looks; then the spares) is like the source as
-    ``likeness[n - 1]`` says, and fits as ``strange[n - 1]`` says."""
+    ``likeness[n - 1]`` says, and fits as ``strange[n - 1]`` says; blendshapes are off by ``off[n - 1]``."""
 
     likeness: tuple[dict[int, float], ...] = ()
     strange: tuple[float, ...] = ()
+    off: tuple[float | None, ...] = (None,) * 4
     turns: tuple[int, ...] = ()
 
     def __init__(self, *_: object, estranges: bool = False) -> None: ...
 
     def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
-        seen, more = self.likeness[turn - 1], self.strange[turn - 1]
+        seen, more, off = self.likeness[turn - 1], self.strange[turn - 1], self.off[turn - 1]
         _Studio.turns += (turn,)
         nobody = np.zeros(128, np.float32)
         return {
-            person: {f: Draft(seen.get(f, 0.1), seen.get(f, 0.1) + more, nobody) for f in frames}
+            person: {f: Draft(seen.get(f, 0.1), seen.get(f, 0.1) + more, off, nobody) for f in frames}
             for person, frames in wanted.items()
         }
 
@@ -148,6 +149,22 @@ def test_a_face_that_hides_comes_before_one_that_suits(monkeypatch: pytest.Monke
     better, _ = prefer_strangers(Path("a.mp4"), plan, Settings(), ModelStore())
     names = [code.name for code in (better.identities[0], *better.spares[0])]
     assert names == ["bank-00003", "bank-00002", "bank-00000", "bank-00001"]
+
+
+def test_of_faces_that_hide_one_comes_first_that_shows_the_expression(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preview, "_Studio", _Studio)
+    monkeypatch.setattr(_Studio, "likeness", ({1: 0.24}, {1: 0.26}, {1: 0.42}, {1: 0.22}))
+    monkeypatch.setattr(_Studio, "strange", (0.0,) * 4)
+    monkeypatch.setattr(_Studio, "off", (0.05, 0.022, 0.01, 0.04))
+    plan = plan_of([track(0, 0, [FRONT, TURNED, FRONT])])
+    plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))})
+    better, _ = prefer_strangers(Path("a.mp4"), plan, Settings(), ModelStore())
+    names = [code.name for code in (better.identities[0], *better.spares[0])]
+    assert names == ["bank-00002", "bank-00000", "bank-00001", "bank-00003"], (
+        "but never one that does not hide"
+    )
 
 
 def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(

@@ -87,10 +87,8 @@ class Renderer:
         self._plan, self._settings, self._summary = plan, settings, summary
         self._workers = settings.runtime.workers
         self._synthesizer = synthesize.Synthesizer(models, device, self._workers)
-        self._landmarker = Landmarker(models, self._workers)
-        self._leads: Leads | Known = Leads(
-            plan.sources, self._synthesizer, self._landmarker, models, settings
-        )
+        self.landmarker = Landmarker(models, self._workers)
+        self._leads: Leads | Known = Leads(plan.sources, self._synthesizer, self.landmarker, models, settings)
         self._estranges, self._settles = True, True
         self._part_reader = segment.PartReader(models, device, self._workers)
         self._exits = {
@@ -275,7 +273,7 @@ class Renderer:
                 picture = self._synthesizer.picture(face.w, size, close_up)
             with self._summary.timed("landmarks"):
                 picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
-                mesh = self._landmarker.around(picture, apply(picture_from_frame, source))
+                mesh = self.landmarker.around(picture, apply(picture_from_frame, source))
             face.landmarks = None if mesh is None else mesh[0]
             with self._summary.timed("segment"):
                 parts = self._part_reader.picture(picture)

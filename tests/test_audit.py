@@ -262,8 +262,16 @@ def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> 
 class _Studio:
     """Stands in for renderer and audit: the result passes once the faces in ``safe`` are used."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, safe: str, hands: Sequence[int] = (10,)) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        safe: str,
+        hands: Sequence[int] = (10,),
+        failing: Sequence[int] = (10,),
+    ) -> None:
         self.drawn: list[Plan] = []
+        self.slight: list[set[int]] = []
+        self._failing = list(failing)
         self._safe, self._hands = safe, list(hands)
         self.kept: list[Plan] = []
         monkeypatch.setattr("vidanon.renderer.render", self.render)
@@ -271,8 +279,11 @@ class _Studio:
         monkeypatch.setattr(loop, "audit", self.audit)
         monkeypatch.setattr(loop, "prefer_where_it_failed", self.prefer)
 
-    def prefer(self, source: Path, plan: Plan, frames: dict[int, list[int]], *_: Any) -> Plan:
-        assert frames == {0: [10]}
+    def prefer(
+        self, source: Path, plan: Plan, frames: dict[int, list[int]], *_: Any, slight: set[int]
+    ) -> Plan:
+        assert frames == {0: self._failing}
+        self.slight.append(slight)
         return plan
 
     def redraw(self, *drawn: Any, before: Drawn, folder: Path) -> Any:
@@ -289,7 +300,7 @@ class _Studio:
     def audit(self, *_: Any) -> Audit:
         plan = self.drawn[-1]
         fine = plan.identities[0].name == self._safe or hidden_frames(plan.tracks[0])
-        return make_audit() if fine else make_audit({0: [10]})
+        return make_audit() if fine else make_audit({0: self._failing})
 
 
 @pytest.mark.parametrize(
@@ -317,6 +328,16 @@ def test_the_loop_ends(
     assert list(tmp_path.iterdir()) == [target]
     assert result.seconds["generate"] == drawn
     assert bool(hidden_frames(result.plan.tracks[0])) is (safe == "nobody" and passed)
+
+
+@pytest.mark.parametrize(("failing", "slight"), [([10], {0}), ([10, 12, 14, 16], set())])
+def test_who_is_recognised_in_few_frames_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: list[int], slight: set[int]
+) -> None:
+    studio = _Studio(monkeypatch, "spare 0 0", hands=(), failing=failing)
+    settings = load_settings(None, ["audit.rounds=3"])
+    loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
+    assert studio.slight == [slight]
 
 
 def test_hands_are_covered_before_a_face_is_obscured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -150,6 +150,10 @@ class Track:
         return self.start + len(self.boxes)
 
 
+KEPT_BELOW = 2
+"""From so much refused on, see :class:`IdentityCode`, age, sex and ancestry are no longer kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityCode:
     """A fictional person.
@@ -158,9 +162,10 @@ class IdentityCode:
         name: stable label, for example ``bank-01234``.
         vector: float32 (128,) unit length, what the mapper takes as identity.
         w: float32 (512,), the generator latent of the fictional person's own portrait, or None.
-        refused: how often the audit refused faces in this person's place. From the first time on, apparent
-            age, sex and ancestry of who is replaced are no longer kept, as what is kept brings the new face
-            nearer to the source (beards and glasses always are), and each leads further away.
+        refused: what the audit refused in this person's place. 0: nothing. 1: a face that was recognised in
+            few frames; it is led a little further away. From 2 on: more. Then apparent age, sex and ancestry
+            of the source are no longer kept, as what is kept brings the new face nearer to it (beards and
+            glasses always are), and each refusal leads further away.
         failed_at: frames in which somebody was recognised behind them, as far as the way away from the source
             is looked for there too.
     """
@@ -177,8 +182,13 @@ class IdentityCode:
         return self.name, self.refused, self.failed_at
 
     def by_refusals(self, values: Sequence[float]) -> float:
-        """Return the value for as many refusals, of those for none, one and so on; the last for all more."""
+        """Return the value for what was refused, of those for 0, 1 and so on; the last for all more."""
         return values[min(self.refused, len(values) - 1)]
+
+    @property
+    def keeps_looks(self) -> bool:
+        """Whether apparent age, sex and ancestry are kept."""
+        return self.refused < KEPT_BELOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 OTHER_FACES = 2
 """So often another face is tried, after hands were covered."""
+SLIGHT = 0.15
+"""Who is recognised in no larger share of what was judged first keeps a face that suits, led further away."""
 Draw = Callable[["Path", "Plan", "Path", "Settings", "ModelStore", Meter | None], "RenderSummary"]
 """Makes a file from a plan, as :func:`vidanon.renderer.render` does."""
 
@@ -163,7 +165,9 @@ class _Rounds:
         failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
         if failed and not late:
             started = time.monotonic()
-            plan = prefer_where_it_failed(self.source, plan, failed, self.settings, self.models)
+            plan = prefer_where_it_failed(
+                self.source, plan, failed, self.settings, self.models, slight=_slightly(found, failed)
+            )
             self.seconds["choose"] += time.monotonic() - started
         better = remedy(plan, found, obscure_only=late, earlier=self.tried, covering=covering)
         self.tried.append((plan, found))
@@ -181,6 +185,14 @@ def _recognised(found: Audit) -> dict[int, list[int]]:
         if track.failing and track.person != UNCOVERED:
             frames.setdefault(track.person, set()).update(sample.frame for sample in track.failing)
     return {person: sorted(some) for person, some in frames.items()}
+
+
+def _slightly(found: Audit, failed: dict[int, list[int]]) -> set[int]:
+    """Return who was recognised in few of the frames that were judged."""
+    judged: dict[int, set[int]] = defaultdict(set)
+    for track in found.tracks:
+        judged[track.person].update(sample.frame for sample in track.samples)
+    return {person for person, some in failed.items() if len(some) <= SLIGHT * len(judged[person])}
 
 
 def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:

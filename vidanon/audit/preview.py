@@ -7,7 +7,7 @@ new face are the source's. dlib is left out on purpose: it must not take part in
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from vidanon.identity.sources import with_sources
 from vidanon.identity.views import aligned, evenly, most_different, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
-from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
+from vidanon.types import KEPT_BELOW, Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -53,10 +53,11 @@ BEARD_COST = 0.3
 """What a chin as dark as a beard counts where the source's is bare, or the other way round."""
 AGE_COST, SEX_COST, GLASSES_COST, SHAVED_COST = 0.012, 0.5, 0.3, 0.3
 """What a year of age, a change of apparent sex, glasses and a beard count, beyond what is free."""
-EXPRESSION_COST, EXPRESSION_FREE, UNREADABLE = 8.0, 0.02, 0.1
+EXPRESSION_COST, EXPRESSION_FREE, UNREADABLE = 12.0, 0.03, 0.1
 """What it counts how far blendshapes are off on average, beyond what is free; how far where none are read.
-Of five faces each of asl_milk, asl_please and lp_d0 they were off by .033 to .052, .037 to .056 and .018 to
-.035, and once they were settled by .016 to .027, .021 to .034 and .013 to .020, in nearly the same order."""
+Of 12 faces of asl_please they were off by .035 to .056, and once they were settled by .019 to .036, in nearly
+the same order; in larger pictures hardly any is off by what is free. With 8 beyond .02, safe faces were
+not taken at once in those either, which took a third more of time for the same faces."""
 AGE_FREE_YEARS, LOOK_FREE, BEARD_FREE = 8.0, 0.4, 0.3
 """So far apart two readings of one face often are: of age, of sex and glasses, and of a beard (0..1)."""
 MAX_PERSONS = 6
@@ -153,7 +154,12 @@ def prefer_strangers(
 
 
 def prefer_where_it_failed(
-    source: Path, plan: Plan, frames: dict[int, list[int]], settings: Settings, models: ModelStore
+    source: Path,
+    plan: Plan,
+    frames: dict[int, list[int]],
+    settings: Settings,
+    models: ModelStore,
+    slight: Container[int] = (),
 ) -> Plan:
     """Put the spare faces into the order in which they hide who was recognised.
 
@@ -162,7 +168,8 @@ def prefer_where_it_failed(
     those that do in none. Where none of those drawn does in any, all are dropped: the present face, which
     fits, stays, and the mask does what no face can. The refused face itself, which comes first, and all
     others no longer keep age, sex and ancestry of the source, as what is kept may be what was recognised, and
-    lead further away from it, also in some of the frames that failed.
+    lead further away from it, also in some of the frames that failed. Before that, whoever was recognised in
+    few frames and for the first time is tried with the refused face as it was, only led away there too.
 
     Args:
         source: the video.
@@ -170,13 +177,17 @@ def prefer_where_it_failed(
         frames: by person, in which a recogniser took the result for the source.
         settings: as for rendering.
         models: where the networks are.
+        slight: who was recognised in few frames.
     """
     choosy = [person for person in frames if plan.spares.get(person)]
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
     if not most:
         return plan
     places = places_of(plan)
-    again = {person: _further_away(plan, person, places[person], frames[person]) for person in choosy}
+    again = {
+        person: _further_away(plan, person, places[person], frames[person], person in slight)
+        for person in choosy
+    }
     plan = with_sources(source, replace(plan, spares=plan.spares | again), models, settings.runtime)
     before = preview_frames(plan)
     wanted = {
@@ -222,15 +233,17 @@ def _hiding_first(
 
 
 def _further_away(
-    plan: Plan, person: int, places: list[tuple[Track, int]], failed: list[int]
+    plan: Plan, person: int, places: list[tuple[Track, int]], failed: list[int], slight: bool
 ) -> tuple[IdentityCode, ...]:
     """Return somebody's present and spare faces as they are drawn after one more refusal."""
     present = plan.identities[person]
-    refused = min(present.refused + 1, MOST_REFUSED)
+    refused = min(max(present.refused + 1, KEPT_BELOW), MOST_REFUSED)
     failing = [(track, row) for track, row in places if track.start + row in failed]
     added = _most_different(failing, FAILED_FRAMES) if failing else ()
     failed_at = tuple(sorted({*present.failed_at, *added}))
     faces = [replace(face, refused=refused, failed_at=failed_at) for face in (present, *plan.spares[person])]
+    if slight and not present.refused:
+        faces.insert(0, replace(present, refused=1, failed_at=failed_at))
     return tuple(face for face in faces if face.drawn_as != present.drawn_as)
 
 

@@ -47,8 +47,8 @@ BEARDED = 0.4
 SHADE_OF_BEARD = 1.0
 """A chin is some .5 less bright, beside the cheeks, under a full beard than bare; of twice that, two looks
 close three quarters of a gap and do not overshoot."""
-BEARD_KEPT = (0.5, 0.25, 0.1)
-"""How much of the source's beard is kept, by the number of refusals. With half of it a beard looks its own,
+BEARD_KEPT = (0.5, 0.25, 0.25, 0.1)
+"""How much of the source's beard is kept, by what was refused. With half of it a beard looks its own,
 but EdgeFace comes .12 nearer to the source, dlib .04: kept so after refusals as well, 68 of driver_video1's
 166 faces were masked in place of 22 (a third, no hairs), and 38 of driver_video3's 51 in place of none."""
 BROWS_FREE, LEAST_GAIN = 0.13, 0.6
@@ -145,7 +145,7 @@ class Keeper:
                 lacking = missing(wanted, found)
                 if bearded:
                     lacking[BEARD] = max(lacking[BEARD], (chin - shade) / SHADE_OF_BEARD)
-                if code.refused:
+                if not code.keeps_looks:
                     lacking[:BEARD] = 0
                 slopes = turn_slopes()
                 shift = shift + lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes

@@ -147,7 +147,7 @@ class Leads:
             scenes,
             code.vector,
             lambda: identity_directions(
-                self._synthesizer.latent, source.views[0], aim.asked, not code.refused
+                self._synthesizer.latent, source.views[0], aim.asked, code.keeps_looks
             ),
             code.by_refusals(LIMITS),
         )

@@ -121,7 +121,7 @@ class AuditSettings(_Section):
     """How the encoded result is checked before it is published."""
 
     enabled: bool = _option(True, "check the encoded result; without it nobody vouches for the file")
-    rounds: int = _option(5, "how often a result that is not safe is made again", 0, 10)
+    rounds: int = _option(6, "how often a result that is not safe is made again", 0, 10)
     samples: int = _option(
         32,
         "frames that recognisers look at of a track, or of 480 frames of a long one; thrice in doubt",

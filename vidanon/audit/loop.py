@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vidanon.rendersummary import RenderSummary
     from vidanon.settings import Settings
 
-OTHER_FACES = 2
+OTHER_FACES = 3
 """So often another face is tried, after hands were covered."""
 SLIGHT = 0.15
 """Who is recognised in no larger share of what was judged first keeps a face that suits, led further away."""

@@ -279,11 +279,9 @@ class _Studio:
         monkeypatch.setattr(loop, "audit", self.audit)
         monkeypatch.setattr(loop, "prefer_where_it_failed", self.prefer)
 
-    def prefer(
-        self, source: Path, plan: Plan, frames: dict[int, list[int]], *_: Any, slight: set[int]
-    ) -> Plan:
+    def prefer(self, source: Path, plan: Plan, frames: dict[int, list[int]], *rest: Any) -> Plan:
         assert frames == {0: self._failing}
-        self.slight.append(slight)
+        self.slight.append(rest[-1])
         return plan
 
     def redraw(self, *drawn: Any, before: Drawn, folder: Path) -> Any:
@@ -338,6 +336,28 @@ def test_who_is_recognised_in_few_frames_is_said_to_be(
     settings = load_settings(None, ["audit.rounds=3"])
     loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
     assert studio.slight == [slight]
+
+
+def test_a_face_is_led_further_as_it_is_while_that_helps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    studio = _Studio(monkeypatch, "nobody", hands=())
+    found = iter([[10, 12, 14], [10, 12], [10, 12], [10], [10], []])
+    slight: list[set[int]] = []
+
+    def prefer(source: Path, plan: Plan, frames: dict[int, list[int]], *rest: Any) -> Plan:
+        slight.append(rest[-1])
+        face = plan.identities[0]
+        more = {"nudged": face.nudged + 1} if rest[-1] else {"nudged": 0, "refused": face.refused + 1}
+        return replace(plan, spares={0: (replace(face, **more), *plan.spares[0])})
+
+    monkeypatch.setattr(loop, "prefer_where_it_failed", prefer)
+    monkeypatch.setattr(loop, "audit", lambda *_: make_audit({0: next(found)}))
+    settings = load_settings(None, ["audit.rounds=6"])
+    loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
+    assert slight == [{0}, {0}, set(), {0}]
+    tried = [(plan.identities[0].refused, plan.identities[0].nudged) for plan in studio.drawn]
+    assert tried[:5] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
 
 
 def test_hands_are_covered_before_a_face_is_obscured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.settings import Settings
 from vidanon.stages.reduced import reduced
 from vidanon.stages.synthesize import crop_face
-from vidanon.types import KEPT_BELOW, Frame, Plan, Track
+from vidanon.types import Frame, Plan, Track
 
 FRONT = np.random.default_rng(1).uniform(0, 100, (478, 2)).astype(np.float32)
 TURNED = FRONT * np.float32([0.5, 1])
@@ -122,6 +122,7 @@ def _refused(
     likeness: list[dict[int, float]],
     strange: list[float],
     refused: int = 0,
+    nudged: int = 0,
     failed_at: tuple[int, ...] = (),
     slight: tuple[int, ...] = (),
 ) -> Plan:
@@ -134,7 +135,7 @@ def _refused(
     plan = plan_of([track(0, 0, [FRONT] * 5 + [TURNED] * 5)])
     plan = replace(
         plan,
-        identities={0: replace(plan.identities[0], refused=refused, failed_at=failed_at)},
+        identities={0: replace(plan.identities[0], refused=refused, nudged=nudged, failed_at=failed_at)},
         spares={0: tuple(load_bank().code(n) for n in (1, 2, 3))},
     )
     return prefer_where_it_failed(Path("a.mp4"), plan, {0: [4, 5]}, Settings(), ModelStore(), slight)
@@ -178,7 +179,7 @@ def test_after_a_refusal_the_face_comes_first_that_hides_most_of_what_failed(
     plan = _refused(monkeypatch, [refused, {4: 0.5, 5: 0.2}], [0.0, 0.0])
     names = [code.name for code in plan.spares[0]]
     assert names == ["bank-00001", "bank-00002", "bank-00003", "bank-00000"], "and last what hides nobody"
-    assert all(code.refused == KEPT_BELOW for code in plan.spares[0])
+    assert all(code.refused == 1 for code in plan.spares[0])
     assert all(code.failed_at == (4, 5) for code in plan.spares[0]), "led away where it failed, too"
 
 
@@ -186,12 +187,12 @@ def test_the_refused_face_itself_is_tried_without_the_looks_of_the_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = _refused(monkeypatch, [{}, {4: 0.5}, {4: 0.5}, {4: 0.5}], [0.0] * 4)
-    assert plan.identities[0].drawn_as == ("bank-00000", 0, ())
-    assert plan.spares[0][0].drawn_as == ("bank-00000", KEPT_BELOW, (4, 5))
+    assert plan.identities[0].drawn_as == ("bank-00000", 0, 0, ())
+    assert plan.spares[0][0].drawn_as == ("bank-00000", 1, 0, (4, 5))
     assert _Studio.turns == (1,), "where it is safe then, no other is"
     hidden = [{4: 0.2}] * 4
     plan = _refused(monkeypatch, hidden, [0.0] * 4, refused=MOST_REFUSED, failed_at=(1, 4))
-    assert plan.spares[0][0].drawn_as == ("bank-00000", MOST_REFUSED, (1, 4, 5))
+    assert plan.spares[0][0].drawn_as == ("bank-00000", MOST_REFUSED, 0, (1, 4, 5))
     plan = _refused(monkeypatch, hidden, [0.0] * 4, refused=MOST_REFUSED, failed_at=(4, 5))
     assert len(plan.spares[0]) == 3, "but not once more as it was"
 
@@ -201,15 +202,18 @@ def test_after_a_slight_refusal_the_face_is_first_led_further_as_it_is(
 ) -> None:
     plan = _refused(monkeypatch, [{4: 0.2}] * 5, [0.0] * 5, slight=(0,))
     assert [code.drawn_as for code in plan.spares[0][:2]] == [
-        ("bank-00000", 1, (4, 5)),
-        ("bank-00000", KEPT_BELOW, (4, 5)),
+        ("bank-00000", 0, 1, (4, 5)),
+        ("bank-00000", 1, 0, (4, 5)),
     ]
     assert plan.spares[0][0].keeps_looks and not plan.spares[0][1].keeps_looks
     assert _Studio.turns == (1,)
-    plan = _refused(monkeypatch, [{4: 0.2}] * 5, [0.0] * 5, refused=1, slight=(0,))
-    assert not plan.spares[0][0].keeps_looks, "but only once"
+    plan = _refused(monkeypatch, [{4: 0.2}] * 5, [0.0] * 5, refused=1, nudged=1, slight=(0,))
+    assert [code.drawn_as for code in plan.spares[0][:2]] == [
+        ("bank-00000", 1, 2, (4, 5)),
+        ("bank-00000", 2, 0, (4, 5)),
+    ], "after a larger one as well"
     plan = _refused(monkeypatch, [{4: 0.5, 5: 0.5}, {4: 0.2}], [0.0] * 5, slight=(0,))
-    assert plan.spares[0][0].refused == KEPT_BELOW, "and only where it hides somebody"
+    assert plan.spares[0][0].refused == 1, "and only where it hides somebody"
 
 
 def test_where_no_face_hides_anybody_the_one_that_fits_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,7 @@ def _identity_record(code: IdentityCode) -> dict[str, Any]:
         "vector": _pack(code.vector, "<f4"),
         "w": w,
         "refused": code.refused,
+        "nudged": code.nudged,
         "failed_at": list(code.failed_at),
     }
 
@@ -183,7 +184,7 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
     vector = _unpack(item["vector"], "<f4", (EMBEDDING_SIZE,))
     _check(abs(float(np.linalg.norm(vector)) - 1) < 1e-2, f"identity {item['name']} is not of unit length")
     w = None if item["w"] is None else _unpack(item["w"], "<f4", (512,))
-    refused = int(item.get("refused", 0))
-    _check(0 <= refused < 256, f"identity {item['name']} was refused {refused} times")
+    refused, nudged = (int(item.get(count, 0)) for count in ("refused", "nudged"))
+    _check(min(refused, nudged) >= 0, f"identity {item['name']} was refused a negative number of times")
     failed_at = tuple(int(frame) for frame in item.get("failed_at", ()))
-    return IdentityCode(name=str(item["name"]), vector=vector, w=w, refused=refused, failed_at=failed_at)
+    return IdentityCode(str(item["name"]), vector, w, refused, nudged, failed_at)

@@ -150,10 +150,6 @@ class Track:
         return self.start + len(self.boxes)
 
 
-KEPT_BELOW = 2
-"""From so much refused on, see :class:`IdentityCode`, age, sex and ancestry are no longer kept."""
-
-
 @dataclass(frozen=True, slots=True)
 class IdentityCode:
     """A fictional person.
@@ -162,10 +158,11 @@ class IdentityCode:
         name: stable label, for example ``bank-01234``.
         vector: float32 (128,) unit length, what the mapper takes as identity.
         w: float32 (512,), the generator latent of the fictional person's own portrait, or None.
-        refused: what the audit refused in this person's place. 0: nothing. 1: a face that was recognised in
-            few frames; it is led a little further away. From 2 on: more. Then apparent age, sex and ancestry
-            of the source are no longer kept, as what is kept brings the new face nearer to it (beards and
-            glasses always are), and each refusal leads further away.
+        refused: how often the audit refused faces in this person's place that were recognised in many
+            frames. From the first time on, apparent age, sex and ancestry of the source are no longer kept,
+            as what is kept brings the new face nearer to it (beards and glasses always are), and each leads
+            further away.
+        nudged: how often this very face was led a little further since, being recognised in few frames.
         failed_at: frames in which somebody was recognised behind them, as far as the way away from the source
             is looked for there too.
     """
@@ -174,21 +171,25 @@ class IdentityCode:
     vector: Float
     w: Float | None = None
     refused: int = 0
+    nudged: int = 0
     failed_at: tuple[int, ...] = ()
 
     @property
-    def drawn_as(self) -> tuple[str, int, tuple[int, ...]]:
+    def drawn_as(self) -> tuple[str, int, int, tuple[int, ...]]:
         """What tells faces apart that are drawn in one person's place."""
-        return self.name, self.refused, self.failed_at
+        return self.name, self.refused, self.nudged, self.failed_at
 
-    def by_refusals(self, values: Sequence[float]) -> float:
-        """Return the value for what was refused, of those for 0, 1 and so on; the last for all more."""
-        return values[min(self.refused, len(values) - 1)]
+    def by_refusals(self, values: Sequence[float], nudges: bool = False) -> float:
+        """Return the value for what was refused, of those for 0, 1 and so on; the last for all more.
+
+        With ``nudges``, each of these counts as one more.
+        """
+        return values[min(self.refused + nudges * self.nudged, len(values) - 1)]
 
     @property
     def keeps_looks(self) -> bool:
         """Whether apparent age, sex and ancestry are kept."""
-        return self.refused < KEPT_BELOW
+        return not self.refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OTHER_FACES = 3
 """So often another face is tried, after hands were covered."""
 SLIGHT = 0.15
-"""Who is recognised in no larger share of what was judged first keeps a face that suits, led further away."""
+"""Who is recognised in no larger share of the samples keeps the face, led further away, while that helps."""
 Draw = Callable[["Path", "Plan", "Path", "Settings", "ModelStore", Meter | None], "RenderSummary"]
 """Makes a file from a plan, as :func:`vidanon.renderer.render` does."""
 
@@ -165,13 +165,18 @@ class _Rounds:
         failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
         if failed and not late:
             started = time.monotonic()
-            plan = prefer_where_it_failed(
-                self.source, plan, failed, self.settings, self.models, slight=_slightly(found, failed)
-            )
+            slight = {person for person in failed if self._is_slight(plan, found, person)}
+            plan = prefer_where_it_failed(self.source, plan, failed, self.settings, self.models, slight)
             self.seconds["choose"] += time.monotonic() - started
         better = remedy(plan, found, obscure_only=late, earlier=self.tried, covering=covering)
         self.tried.append((plan, found))
         return better
+
+    def _is_slight(self, plan: Plan, found: Audit, person: int) -> bool:
+        """Say whether somebody was recognised in few frames, and in fewer than before the last nudge."""
+        share = _share_recognised(found, person)
+        nudged = plan.identities[person].nudged
+        return share <= SLIGHT and (not nudged or share < _share_recognised(self.tried[-1][1], person))
 
     def _meter(self, name: str, number: int) -> Meter | None:
         """Return what reports the frames of one pass."""
@@ -187,12 +192,10 @@ def _recognised(found: Audit) -> dict[int, list[int]]:
     return {person: sorted(some) for person, some in frames.items()}
 
 
-def _slightly(found: Audit, failed: dict[int, list[int]]) -> set[int]:
-    """Return who was recognised in few of the frames that were judged."""
-    judged: dict[int, set[int]] = defaultdict(set)
-    for track in found.tracks:
-        judged[track.person].update(sample.frame for sample in track.samples)
-    return {person for person, some in failed.items() if len(some) <= SLIGHT * len(judged[person])}
+def _share_recognised(found: Audit, person: int) -> float:
+    """Return the share of the samples of somebody in which they were recognised, 0..1."""
+    mine = [track for track in found.tracks if track.person == person]
+    return sum(len(track.failing) for track in mine) / max(sum(len(track.samples) for track in mine), 1)
 
 
 def _set_aside(drawn: Drawn, scratch: Path) -> Drawn:

@@ -24,7 +24,7 @@ from vidanon.identity.sources import with_sources
 from vidanon.identity.views import aligned, evenly, most_different, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
-from vidanon.types import KEPT_BELOW, Float, Frame, IdentityCode, Plan, Track, UInt8
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -169,7 +169,7 @@ def prefer_where_it_failed(
     fits, stays, and the mask does what no face can. The refused face itself, which comes first, and all
     others no longer keep age, sex and ancestry of the source, as what is kept may be what was recognised, and
     lead further away from it, also in some of the frames that failed. Before that, whoever was recognised in
-    few frames and for the first time is tried with the refused face as it was, only led away there too.
+    few frames is tried with the refused face as it was, only led away there too.
 
     Args:
         source: the video.
@@ -177,7 +177,7 @@ def prefer_where_it_failed(
         frames: by person, in which a recogniser took the result for the source.
         settings: as for rendering.
         models: where the networks are.
-        slight: who was recognised in few frames.
+        slight: who was recognised in few frames, behind a face that may still be led further as it is.
     """
     choosy = [person for person in frames if plan.spares.get(person)]
     most = sorted(choosy, key=lambda person: -len(frames[person]))[:MAX_PERSONS]
@@ -237,13 +237,16 @@ def _further_away(
 ) -> tuple[IdentityCode, ...]:
     """Return somebody's present and spare faces as they are drawn after one more refusal."""
     present = plan.identities[person]
-    refused = min(max(present.refused + 1, KEPT_BELOW), MOST_REFUSED)
+    refused = min(present.refused + 1, MOST_REFUSED)
     failing = [(track, row) for track, row in places if track.start + row in failed]
     added = _most_different(failing, FAILED_FRAMES) if failing else ()
     failed_at = tuple(sorted({*present.failed_at, *added}))
-    faces = [replace(face, refused=refused, failed_at=failed_at) for face in (present, *plan.spares[person])]
-    if slight and not present.refused:
-        faces.insert(0, replace(present, refused=1, failed_at=failed_at))
+    faces = [
+        replace(face, refused=refused, nudged=0, failed_at=failed_at)
+        for face in (present, *plan.spares[person])
+    ]
+    if slight:
+        faces.insert(0, replace(present, nudged=present.nudged + 1, failed_at=failed_at))
     return tuple(face for face in faces if face.drawn_as != present.drawn_as)
 
 

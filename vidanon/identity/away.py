@@ -28,7 +28,7 @@ APART = 0.7
 without and with it: taken for one person under two keys by SFace .91 and .74, EdgeFace .85 and .70, dlib .61
 and .44, two strangers' new faces by SFace .10 and .04, for .3 degrees of head pose; with 1.0 of it .69, .65
 and .35 for .4 degrees."""
-AWAY_REFUSED = (AWAY, AWAY, 1.0, 1.6)
+AWAY_REFUSED = (AWAY, 1.0, 1.6)
 """The part by what was refused: what leads away more is better than the mask. Of eight faces in place
 of a bearded man in profile, 12 % hid him in 32 frames with .5, and 38 % with 1.2."""
 

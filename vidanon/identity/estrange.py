@@ -34,8 +34,8 @@ from vidanon.types import Float, Frame, Track, UInt8, View
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
 
-LIMITS = (0.28, 0.20, 0.20, 0.12)
-"""What SFace may see of the source in the frames looked at, by what was refused."""
+LIMITS = (0.28, 0.20, 0.12)
+"""What SFace may see of the source in the frames looked at, by what was refused, and nudged since."""
 AIMED_BELOW = 0.13
 """Frames are led so far below the limit if they can be: others are worse than those that are looked at."""
 ROUNDS = 12

@@ -47,10 +47,11 @@ BEARDED = 0.4
 SHADE_OF_BEARD = 1.0
 """A chin is some .5 less bright, beside the cheeks, under a full beard than bare; of twice that, two looks
 close three quarters of a gap and do not overshoot."""
-BEARD_KEPT = (0.5, 0.25, 0.25, 0.1)
-"""How much of the source's beard is kept, by what was refused. With half of it a beard looks its own,
-but EdgeFace comes .12 nearer to the source, dlib .04: kept so after refusals as well, 68 of driver_video1's
-166 faces were masked in place of 22 (a third, no hairs), and 38 of driver_video3's 51 in place of none."""
+BEARD_KEPT = (0.5, 0.25, 0.1)
+"""How much of the source's beard is kept, by what was refused, and nudged since. With half of it a beard
+looks its own, but EdgeFace comes .12 nearer to the source, dlib .04: kept so after refusals as well, 68 of
+driver_video1's 166 faces were masked in place of 22 (a third, no hairs), and 38 of driver_video3's 51 in
+place of none."""
 BROWS_FREE, LEAST_GAIN = 0.13, 0.6
 """So much brighter brows may be, beside the cheeks, and no gain is less: darker ones look painted. On the
 sample clip dlib refused the first face of 4 keys of 5 with .06, of 2 of 6 with .13."""
@@ -152,7 +153,7 @@ class Keeper:
                 if look_number == 0:
                     shift += self._towards(asked - embedding, led[0], source.views[0], pool)
                 gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
-        beard = code.by_refusals(BEARD_KEPT) if bearded else 0.0
+        beard = code.by_refusals(BEARD_KEPT, nudges=True) if bearded else 0.0
         return Aim(asked, shift, brow_gain=gain, glasses=glasses, beard=beard)
 
     def nearer(self, aim: Aim, views: Sequence[View]) -> Aim:

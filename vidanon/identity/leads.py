@@ -149,7 +149,7 @@ class Leads:
             lambda: identity_directions(
                 self._synthesizer.latent, source.views[0], aim.asked, code.keeps_looks
             ),
-            code.by_refusals(LIMITS),
+            code.by_refusals(LIMITS, nudges=True),
         )
         return aim.shifted(shift)
 

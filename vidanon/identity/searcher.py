@@ -73,8 +73,8 @@ class Searcher:
         """
         orders: list[object] = [(sights, aim)]
         if self._process is None:
+            self._process = _start()  # it loads torch while the task is found out
             orders.insert(0, self._task())
-            self._process = _start()
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             for order in orders:
@@ -114,6 +114,8 @@ def main() -> None:
 
 
 def _serve(orders: IO[bytes], replies: IO[bytes]) -> None:
+    import vidanon.identity.search  # noqa: F401 - takes seconds, and is needed in any case
+
     task: Task = pickle.load(orders)  # noqa: S301 - from our own process
     search: Search | None = None
     with ThreadPoolExecutor(task.workers) as pool:

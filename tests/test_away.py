@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sample_cut import cut_sample
 from test_plan import a_plan
 
-from vidanon.audit.preview import read_frames
+from vidanon.audit.studio import read_frames
 from vidanon.identity.away import led_away
 from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace

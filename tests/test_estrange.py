@@ -11,7 +11,7 @@ import pytest
 from sample_cut import cut_sample
 from test_evaluate import model
 
-from vidanon.audit.preview import read_frames
+from vidanon.audit.studio import read_frames
 from vidanon.errors import ModelsError
 from vidanon.geometry import apply
 from vidanon.identity import estrange

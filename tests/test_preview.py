@@ -13,11 +13,11 @@ from vidanon.audit import preview
 from vidanon.audit.preview import (
     FRAMES,
     MAX_PERSONS,
-    Draft,
     prefer_strangers,
     prefer_where_it_failed,
     preview_frames,
 )
+from vidanon.audit.studio import Draft
 from vidanon.geometry import apply
 from vidanon.identity.away import MOST_REFUSED
 from vidanon.identity.bank import load_bank
@@ -107,7 +107,13 @@ class _Studio:
 
     def __init__(self, *_: object, estranges: bool = False) -> None: ...
 
-    def draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
+    def freely_seen(self, person: int, frames: list[int]) -> list[int]:
+        return frames
+
+    def draw(self, wanted: dict[int, dict[int, list[int]]]) -> dict[int, dict[int, dict[int, Draft]]]:
+        return {turn: self._draw(turn, mine) for turn, mine in wanted.items()}
+
+    def _draw(self, turn: int, wanted: dict[int, list[int]]) -> dict[int, dict[int, Draft]]:
         seen, more, off = self.likeness[turn - 1], self.strange[turn - 1], self.off[turn - 1]
         _Studio.turns += (turn,)
         nobody = np.zeros(128, np.float32)
@@ -127,7 +133,7 @@ def _refused(
     slight: tuple[int, ...] = (),
 ) -> Plan:
     """Return the plan after a refusal of frames 4 and 5, with three spares: bank-00001 to bank-00003."""
-    monkeypatch.setattr(preview, "_Studio", _Studio)
+    monkeypatch.setattr(preview, "Studio", _Studio)
     monkeypatch.setattr(_Studio, "likeness", tuple(likeness))
     monkeypatch.setattr(_Studio, "strange", tuple(strange))
     monkeypatch.setattr(_Studio, "turns", ())
@@ -142,7 +148,7 @@ def _refused(
 
 
 def test_a_face_that_hides_comes_before_one_that_suits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preview, "_Studio", _Studio)
+    monkeypatch.setattr(preview, "Studio", _Studio)
     # In the order of turns: the three spares, and (number -1) the first face.
     monkeypatch.setattr(_Studio, "likeness", ({1: 0.42}, {1: 0.34}, {1: 0.34}, {1: 0.36}))
     monkeypatch.setattr(_Studio, "strange", (0.0, 0.2, 0.1, 0.0))
@@ -156,7 +162,7 @@ def test_a_face_that_hides_comes_before_one_that_suits(monkeypatch: pytest.Monke
 def test_of_faces_that_hide_one_comes_first_that_shows_the_expression(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preview, "_Studio", _Studio)
+    monkeypatch.setattr(preview, "Studio", _Studio)
     monkeypatch.setattr(_Studio, "likeness", ({1: 0.24}, {1: 0.26}, {1: 0.42}, {1: 0.22}))
     monkeypatch.setattr(_Studio, "strange", (0.0,) * 4)
     monkeypatch.setattr(_Studio, "off", (0.05, 0.022, 0.01, 0.04))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sample_cut import cut_sample
 from test_evaluate import model
 
-from vidanon.audit.preview import read_frames
+from vidanon.audit.studio import read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
 from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien

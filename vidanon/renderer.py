@@ -362,7 +362,8 @@ class _Stage:
     def _face(self, number: int) -> _Face:
         if number not in self._faces:
             work = self._renderer.generate(self._renderer.encode_attributes(self._frames[number]))
-            self._faces[number] = work.faces[number]
+            face = self._faces[number] = work.faces[number]
+            face.bare = face.is_covered or gate.bare([face.in_front], 0)
         return self._faces[number]
 
     def draw(self, number: int) -> UInt8 | None:

@@ -216,7 +216,7 @@ class Source:
         look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder`.
         views: the frames in which the face is seen most from the front.
         scenes: more frames, as far as they show this face, with the track of that frame alone; those seen
-            most from the front come first.
+            most from the front come first. Where there are enough, nothing is before the face in any.
         failed: the like of frames in which the audit recognised this person.
         found: what was found out of new faces in this person's place, see :mod:`vidanon.identity.leads`;
             choosing, drawing and drawing again ask for the same.

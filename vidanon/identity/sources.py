@@ -17,11 +17,13 @@ import numpy as np
 from vidanon.geometry import apply
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
-from vidanon.identity.views import evenly, frontality, places_of
+from vidanon.identity.views import aligned, evenly, frontality, places_of
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.decode import Decoder
+from vidanon.stages.gate import anything_stays
 from vidanon.stages.reduced import cut_out
-from vidanon.stages.synthesize import cut_face
+from vidanon.stages.segment import PartReader, share_in_front
+from vidanon.stages.synthesize import crop_face, cut_face
 from vidanon.types import Float, Frame, Plan, Source, Track, View
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
 SAMPLES = 12
 """Frames, evenly taken, in which a person is looked at."""
 VIEWS = 3
-"""So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
+"""So many of them, those most from the front, tell how a new face looks: readers know frontal faces best.
+Where as many show it with nothing before it, others are left out: recognisers compare hand with hand."""
 
 
 class _Sample(NamedTuple):
+    free: bool
     frontality: float
     embedding: Float
     look: Float
@@ -51,8 +55,9 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         models: where the networks are.
         runtime: device and threads.
     """
+    reader = PartReader(models, resolve_device(runtime.device), runtime.workers)
     if plan.sources:
-        return _with_failed(source, plan)
+        return _with_failed(source, plan, reader)
     wanted: dict[int, list[Track]] = defaultdict(list)
     for places in places_of(plan).values():
         for track, row in evenly(places, SAMPLES):
@@ -63,13 +68,22 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
     found: dict[int, list[_Sample]] = defaultdict(list)
     for frame, track in _decoded(source, wanted):
-        found[track.person].append(_sample(frame, track, embed, look))
+        found[track.person].append(_sample(frame, track, embed, look, reader))
     plan = replace(plan, sources={person: _source(samples) for person, samples in found.items()})
-    return _with_failed(source, plan)
+    return _with_failed(source, plan, reader)
 
 
-def _with_failed(source: Path, plan: Plan) -> Plan:
-    """Add the scenes in which somebody was recognised, as far as they are not there."""
+def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
+    """Say whether nothing is before a face, or what is will be drawn over."""
+    row = frame.index - track.start
+    if track.covered is not None and track.covered[row]:
+        return True
+    parts = reader.crop(crop_face(frame.image, track.crop_from_frame[row]))
+    return not anything_stays(share_in_front(parts, aligned(track, row)), is_bare=False)
+
+
+def _with_failed(source: Path, plan: Plan, reader: PartReader) -> Plan:
+    """Add the scenes in which somebody was recognised behind nothing, as far as they are not there."""
     wanted: dict[int, list[Track]] = defaultdict(list)
     for person, places in places_of(plan).items():
         if person not in plan.sources:
@@ -85,7 +99,8 @@ def _with_failed(source: Path, plan: Plan) -> Plan:
     sources = dict(plan.sources)
     for frame, track in _decoded(source, wanted):
         before = sources[track.person]
-        sources[track.person] = replace(before, failed=(*before.failed, cut_out(frame, track)))
+        if is_free(frame, track, reader):
+            sources[track.person] = replace(before, failed=(*before.failed, cut_out(frame, track)))
     return replace(plan, sources=sources)
 
 
@@ -97,7 +112,7 @@ def _decoded(source: Path, wanted: dict[int, list[Track]]) -> Iterator[tuple[Fra
                 yield frame, track
 
 
-def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sample:
+def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder, reader: PartReader) -> _Sample:
     row = frame.index - track.start
     landmarks, crop_from_frame = track.landmarks[row].astype(np.float32), track.crop_from_frame[row]
     view = View(
@@ -105,13 +120,19 @@ def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder) -> _Sam
         blendshapes=np.nan_to_num(track.blendshapes[row].astype(np.float32)),
         landmarks=apply(crop_from_frame, landmarks),
     )
-    scene = cut_out(frame, track)
     return _Sample(
-        frontality(landmarks), embed(frame.image, landmarks), look(frame.image, landmarks), view, scene
+        is_free(frame, track, reader),
+        frontality(landmarks),
+        embed(frame.image, landmarks),
+        look(frame.image, landmarks),
+        view,
+        cut_out(frame, track),
     )
 
 
 def _source(samples: list[_Sample]) -> Source:
+    free = [sample for sample in samples if sample.free]
+    samples = free if len(free) >= VIEWS else samples
     total = np.sum([sample.embedding for sample in samples], axis=0)
     samples = sorted(samples, key=lambda sample: -sample.frontality)
     front = samples[:VIEWS]

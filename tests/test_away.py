@@ -23,7 +23,7 @@ from vidanon.planfile import load_plan, save_plan
 from vidanon.renderer import Renderer
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings, load_settings
-from vidanon.types import EMBEDDING_SIZE, IdentityCode, Plan
+from vidanon.types import EMBEDDING_SIZE, IdentityCode, Plan, Track
 
 FRAMES = 10
 
@@ -111,6 +111,24 @@ def test_where_a_face_failed_is_looked_at_too(clip: Path, plan: Plan, tmp_path: 
         scenes = with_sources(clip, known, ModelStore(), Settings().runtime).sources[0].failed
         assert [frame.index for frame, _ in scenes] == [3, 7]
     assert plan.sources[0].failed == (), "nothing is looked at that nobody asks for"
+
+
+def test_frames_with_a_hand_before_the_face_are_left_out(tmp_path: Path) -> None:
+    """A hand passes the face from the 20th of these frames on."""
+    clip = cut_sample(tmp_path / "hand.mp4", 1.6, 36)
+    plan = analyse(clip, Settings(), ModelStore())
+    scenes = [frame.index for frame, _ in plan.sources[0].scenes]
+    assert len(scenes) >= VIEWS and max(scenes) < 22
+    failed = replace(plan.identities[0], failed_at=(3, 30))
+
+    def looked_at(track: Track) -> list[int]:
+        asked = replace(plan, tracks=(track,), identities={0: failed})
+        found = with_sources(clip, asked, ModelStore(), Settings().runtime).sources[0].failed
+        return [frame.index for frame, _ in found]
+
+    assert looked_at(plan.tracks[0]) == [3]
+    over = np.arange(len(plan.tracks[0])) > 25
+    assert looked_at(replace(plan.tracks[0], covered=over)) == [3, 30], "unless the face is drawn over it"
 
 
 def test_a_plan_without_faces_asks_for_nothing(plain_clip: Path) -> None:

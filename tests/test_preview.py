@@ -159,6 +159,43 @@ def test_a_face_that_hides_comes_before_one_that_suits(monkeypatch: pytest.Monke
     assert names == ["bank-00003", "bank-00002", "bank-00000", "bank-00001"]
 
 
+def test_frames_with_something_before_the_face_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Free(_Studio):
+        def freely_seen(self, person: int, frames: list[int]) -> list[int]:
+            return [frame for frame in frames if frame > 1]
+
+        def draw(self, wanted: dict[int, dict[int, list[int]]]) -> dict[int, dict[int, dict[int, Draft]]]:
+            drawn.update(frame for mine in wanted.values() for some in mine.values() for frame in some)
+            return super().draw(wanted)
+
+    drawn: set[int] = set()
+    monkeypatch.setattr(preview, "Studio", Free)
+    monkeypatch.setattr(_Studio, "likeness", ({},) * 4)
+    monkeypatch.setattr(_Studio, "strange", (0.0,) * 4)
+    views = [FRONT * np.float32([1 - n / 20, 1]) for n in range(10)]
+    prefer_strangers(Path("a.mp4"), plan_of([track(0, 0, views)]), Settings(), ModelStore())
+    assert min(drawn) > 1 and len(drawn) == FRAMES[0], "others are drawn in their place"
+
+
+def test_no_more_faces_are_drawn_than_may_be_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "Studio", _Studio)
+    monkeypatch.setattr(_Studio, "off", (0.04,) * 15)
+    plan = plan_of([track(0, 0, [FRONT, TURNED, FRONT])])
+    plan = replace(plan, spares={0: tuple(load_bank().code(n) for n in range(1, 15))})
+    for likeness, strange, turns in [
+        ([0.2] * 12, [0.1] * 12, 6),  # six are drawn before four were no better than the first
+        ([0.2] * 12, [0.1] * 5 + [0.09] + [0.1] * 6, 10),
+        ([0.32] * 12, [0.0] * 12, 12),  # one that has to be led away takes longer than to draw on
+        ([0.1] * 12, [-0.1] * 12, 2),
+    ]:
+        # The first turn is number -1 to the stand-in.
+        monkeypatch.setattr(_Studio, "likeness", tuple({1: one} for one in likeness[1:] + likeness[:1]))
+        monkeypatch.setattr(_Studio, "strange", tuple(strange[1:] + strange[:1]))
+        monkeypatch.setattr(_Studio, "turns", ())
+        prefer_strangers(Path("a.mp4"), plan, Settings(), ModelStore())
+        assert sorted(set(_Studio.turns)) == list(range(turns))
+
+
 def test_of_faces_that_hide_one_comes_first_that_shows_the_expression(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, repeat, zip_longest
@@ -29,7 +28,7 @@ from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import FIRM_TILT_DEG, Sight, box_iou
 from vidanon.stages.track import on_part_of_turned
-from vidanon.stages.workers import ordered_map
+from vidanon.stages.workers import ordered_map, worker_pool
 from vidanon.tally import (
     FacePair,
     FaceReading,
@@ -362,7 +361,7 @@ def compare_videos(
         ModelsError: a model, or dlib where asked for, is missing.
     """
     memory = memory or Memory()
-    with _opened(source, output, memory) as (first, second, earlier), ThreadPoolExecutor(workers) as pool:
+    with _opened(source, output, memory) as (first, second, earlier), worker_pool(workers) as pool:
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
@@ -413,7 +412,7 @@ def judge_again(
     comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory)
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
-    with _opened(source, output, memory) as videos, ThreadPoolExecutor(workers) as pool:
+    with _opened(source, output, memory) as videos, worker_pool(workers) as pool:
         source_frames, output_frames = (video.part(wanted) for video in videos[:2])
         earlier = repeat(None) if videos[2] is None else videos[2].part(wanted)
         asked = zip(source_frames, output_frames, earlier, strict=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ from vidanon.stages.track import (
     shot_of,
     waits_at_border,
 )
-from vidanon.stages.workers import ordered_map
+from vidanon.stages.workers import ordered_map, worker_pool
 from vidanon.types import (
     EMBEDDING_SIZE,
     Face,
@@ -136,7 +135,7 @@ def look_at(
     """Find, track, link and describe everyone in a video; arguments and errors as of :func:`analyse`."""
     selection = parse_selection(settings.select)
     workers = settings.runtime.workers
-    with Decoder(source, exact=False) as video, ThreadPoolExecutor(workers) as pool:
+    with Decoder(source, exact=False) as video, worker_pool(workers) as pool:
         watcher = _Watcher(settings, models, video.info)
         selection = watcher.with_persons(selection)
         groups = in_groups(video, settings.detect.every)

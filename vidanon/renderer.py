@@ -32,7 +32,7 @@ from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
 from vidanon.stages.outline import outline
-from vidanon.stages.workers import one_thread_each, ordered_map, windowed
+from vidanon.stages.workers import one_thread_each, ordered_map, windowed, worker_pool
 from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Renderer:
             What was drawn.
         """
         summary, total = self._summary, self._plan.frames if span is None else len(span)
-        with ThreadPoolExecutor(self._workers) as pool, one_thread_each():
+        with worker_pool(self._workers) as pool, one_thread_each():
             for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
                     encoder.write(frame)

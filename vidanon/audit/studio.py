@@ -5,7 +5,6 @@ dlib and EdgeFace are left out on purpose: they must not take part in what they 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +19,7 @@ from vidanon.identity.sources import is_free
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
 from vidanon.stages.segment import PartReader
+from vidanon.stages.workers import worker_pool
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Studio:
             if any(frame.index in some for some in mine.values())
         ]
         shown: dict[int, dict[int, Shown]] = {t: {person: {} for person in wanted[t]} for t in wanted}
-        with ThreadPoolExecutor(self._workers) as pool:
+        with worker_pool(self._workers) as pool:
             found = pool.map(lambda job: self._draw(painters[job[0]], job[1], wanted[job[0]]), jobs)
             for (turn, frame), seen in zip(jobs, found, strict=True):
                 for person, draft in seen.items():

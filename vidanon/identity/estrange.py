@@ -11,7 +11,6 @@ so that nothing rests on the approximation. EdgeFace and dlib take no part.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +28,7 @@ from vidanon.stages.blend import LIGHT_SIGMA
 from vidanon.stages.mesh import CONTROL
 from vidanon.stages.outline import face_width, outline
 from vidanon.stages.synthesize import as_input
+from vidanon.stages.workers import worker_pool
 from vidanon.types import Float, Frame, Track, UInt8, View
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Estranger:
         def task() -> Task:
             return Task(self._models.root, self._device, self._workers, directions(), wanted)
 
-        with ThreadPoolExecutor(self._workers) as pool, Searcher(task) as searcher:
+        with worker_pool(self._workers) as pool, Searcher(task) as searcher:
             sources = list(pool.map(self._source, scenes))
             for number in range(1, ROUNDS + 1):
                 looks = pool.map(

@@ -30,6 +30,7 @@ from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.synthesize import W_SIZE, as_input
+from vidanon.stages.workers import worker_pool
 from vidanon.types import Float, IdentityCode, Source, UInt8, View
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Keeper:
         shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
         asked, gain = led_away(code, source.embedding), 1.0
         shift = np.zeros(W_SIZE, np.float32)
-        with ThreadPoolExecutor(self._workers) as pool:
+        with worker_pool(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for look_number in range(LOOKS):
                 led = list(map(Aim(asked, shift, brow_gain=gain, glasses=glasses).lead, latents))
@@ -163,7 +164,7 @@ class Keeper:
             aim: what leads there so far.
             views: of who is replaced.
         """
-        with ThreadPoolExecutor(self._workers) as pool:
+        with worker_pool(self._workers) as pool:
             latents = [aim.lead(self._mapped(view, aim.asked)) for view in views]
             seen = [x for x in pool.map(self._read, latents, views) if x is not None]
             if not seen:

@@ -10,7 +10,6 @@ the mapper is told of another expression.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from vidanon.identity.mien import Mien
 from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
+from vidanon.stages.workers import worker_pool
 from vidanon.types import LANDMARK_COUNT, Float, Frame, Track, UInt8
 
 LOOKS, GAIN = 3, 1.5
@@ -76,7 +76,7 @@ def settle(
 
     bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), Mien()
     best, least = mien, np.inf
-    with ThreadPoolExecutor(workers) as pool:
+    with worker_pool(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
         crops = [apply(scenes[n][1].crop_from_frame[0], landmarks) for n, (landmarks, _) in sources.items()]

@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 
 SAMPLES = 12
 """Frames, evenly taken, in which a person is looked at."""
+TAKEN = 2 * SAMPLES
+"""They are taken of so many, those with nothing before the face: recognisers compare hand with hand."""
+LEAST_FREE = 5
+"""Of fewer it could not be told how a face is to be led; then all count."""
 VIEWS = 3
-"""So many of them, those most from the front, tell how a new face looks: readers know frontal faces best.
-Where as many show it with nothing before it, others are left out: recognisers compare hand with hand."""
+"""So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
+
+Scene = tuple[Frame, Track]
 
 
 class _Sample(NamedTuple):
-    free: bool
     frontality: float
     embedding: Float
     look: Float
     view: View
-    scene: tuple[Frame, Track]
+    scene: Scene
 
 
 def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
@@ -60,17 +64,24 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         return _with_failed(source, plan, reader)
     wanted: dict[int, list[Track]] = defaultdict(list)
     for places in places_of(plan).values():
-        for track, row in evenly(places, SAMPLES):
+        for track, row in evenly(places, TAKEN):
             wanted[track.start + row].append(track)
     if not wanted:
         return plan
     embed = SFace(models, runtime.workers)
     look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
-    found: dict[int, list[_Sample]] = defaultdict(list)
+    seen: dict[int, list[Scene]] = defaultdict(list)
+    free: dict[int, list[Scene]] = defaultdict(list)
     for frame, track in _decoded(source, wanted):
-        found[track.person].append(_sample(frame, track, embed, look, reader))
-    plan = replace(plan, sources={person: _source(samples) for person, samples in found.items()})
-    return _with_failed(source, plan, reader)
+        scene = cut_out(frame, track)
+        seen[track.person].append(scene)
+        if is_free(frame, track, reader):
+            free[track.person].append(scene)
+    sources = {}
+    for person, scenes in seen.items():
+        some = free[person] if len(free[person]) >= LEAST_FREE else scenes
+        sources[person] = _source([_sample(scene, embed, look) for scene in evenly(some, SAMPLES)])
+    return _with_failed(source, replace(plan, sources=sources), reader)
 
 
 def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
@@ -112,27 +123,18 @@ def _decoded(source: Path, wanted: dict[int, list[Track]]) -> Iterator[tuple[Fra
                 yield frame, track
 
 
-def _sample(frame: Frame, track: Track, embed: SFace, look: LookEncoder, reader: PartReader) -> _Sample:
-    row = frame.index - track.start
-    landmarks, crop_from_frame = track.landmarks[row].astype(np.float32), track.crop_from_frame[row]
+def _sample(scene: Scene, embed: SFace, look: LookEncoder) -> _Sample:
+    image, track = scene[0].image, scene[1]
+    landmarks, crop_from_image = track.landmarks[0].astype(np.float32), track.crop_from_frame[0]
     view = View(
-        crop=cut_face(frame.image, crop_from_frame),
-        blendshapes=np.nan_to_num(track.blendshapes[row].astype(np.float32)),
-        landmarks=apply(crop_from_frame, landmarks),
+        crop=cut_face(image, crop_from_image),
+        blendshapes=np.nan_to_num(track.blendshapes[0].astype(np.float32)),
+        landmarks=apply(crop_from_image, landmarks),
     )
-    return _Sample(
-        is_free(frame, track, reader),
-        frontality(landmarks),
-        embed(frame.image, landmarks),
-        look(frame.image, landmarks),
-        view,
-        cut_out(frame, track),
-    )
+    return _Sample(frontality(landmarks), embed(image, landmarks), look(image, landmarks), view, scene)
 
 
 def _source(samples: list[_Sample]) -> Source:
-    free = [sample for sample in samples if sample.free]
-    samples = free if len(free) >= VIEWS else samples
     total = np.sum([sample.embedding for sample in samples], axis=0)
     samples = sorted(samples, key=lambda sample: -sample.frontality)
     front = samples[:VIEWS]

@@ -16,6 +16,16 @@ Out = TypeVar("Out")
 TRIM_EVERY_ITEMS = 30
 
 
+def worker_pool(workers: int) -> ThreadPoolExecutor:
+    """Return threads for so many workers, and one more.
+
+    As many networks as there are workers run at a time (:class:`vidanon.networks.runtime.OpenVinoNetwork`),
+    and what is done between them needs a thread that does not wait for one. On two cores the sample clip
+    takes 4 % less time so.
+    """
+    return ThreadPoolExecutor(workers + 1)
+
+
 def ordered_map(
     pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
 ) -> Iterator[Out]:

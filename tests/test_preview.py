@@ -257,6 +257,10 @@ def test_after_a_slight_refusal_the_face_is_first_led_further_as_it_is(
     ], "after a larger one as well"
     plan = _refused(monkeypatch, [{4: 0.5, 5: 0.5}, {4: 0.2}], [0.0] * 5, slight=(0,))
     assert plan.spares[0][0].refused == 1, "and only where it hides somebody"
+    nudged, *rest = plan.spares[0]
+    again = replace(plan, identities={0: nudged}, spares={0: tuple(rest)})
+    faces = prefer_where_it_failed(Path("a.mp4"), again, {0: [4, 5]}, Settings(), ModelStore()).spares[0]
+    assert len({face.drawn_as for face in faces}) == len(faces), "no face is tried twice as it was"
 
 
 def test_where_no_face_hides_anybody_the_one_that_fits_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,8 @@ def _further_away(
     ]
     if slight:
         faces.insert(0, replace(present, nudged=present.nudged + 1, failed_at=failed_at))
-    return tuple(face for face in faces if face.drawn_as != present.drawn_as)
+    different = {face.drawn_as: face for face in faces if face.drawn_as != present.drawn_as}
+    return tuple(different.values())
 
 
 def _hidden_in(shown: Shown, failed: list[int]) -> int:

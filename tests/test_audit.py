@@ -342,7 +342,7 @@ def test_a_face_is_led_further_as_it_is_while_that_helps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     studio = _Studio(monkeypatch, "nobody", hands=())
-    found = iter([[10, 12, 14], [10, 12], [10, 12], [10], [10], []])
+    found = iter([[10, 12, 14], [10], [10], [10], [10], []])
     slight: list[set[int]] = []
 
     def prefer(source: Path, plan: Plan, frames: dict[int, list[int]], *rest: Any) -> Plan:

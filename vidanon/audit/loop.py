@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 OTHER_FACES = 3
 """So often another face is tried, after hands were covered."""
-SLIGHT = 0.15
-"""Who is recognised in no larger share of the samples keeps the face, led further away, while that helps."""
+SLIGHT, SLIGHT_AGAIN, HELPS = 0.15, 0.05, 0.5
+"""Who is recognised in no larger share of the samples, the second once the person was refused in more, keeps
+the face, led further away, as long as that takes the share down to this part of it."""
 Draw = Callable[["Path", "Plan", "Path", "Settings", "ModelStore", Meter | None], "RenderSummary"]
 """Makes a file from a plan, as :func:`vidanon.renderer.render` does."""
 
@@ -173,10 +174,11 @@ class _Rounds:
         return better
 
     def _is_slight(self, plan: Plan, found: Audit, person: int) -> bool:
-        """Say whether somebody was recognised in few frames, and in fewer than before the last nudge."""
-        share = _share_recognised(found, person)
-        nudged = plan.identities[person].nudged
-        return share <= SLIGHT and (not nudged or share < _share_recognised(self.tried[-1][1], person))
+        """Say whether somebody was recognised in few frames, and in far fewer than before the last nudge."""
+        face, share = plan.identities[person], _share_recognised(found, person)
+        if face.nudged and share > HELPS * _share_recognised(self.tried[-1][1], person):
+            return False
+        return share <= (SLIGHT_AGAIN if face.refused else SLIGHT)
 
     def _meter(self, name: str, number: int) -> Meter | None:
         """Return what reports the frames of one pass."""

@@ -11,9 +11,10 @@ import numpy as np
 from vidanon.geometry import apply, compose, invert
 from vidanon.types import Float, Frame, Track
 
-SIDE_PX = 290
-"""The crop of the smallest face keeps so many pixels: recognisers look at 112 to 150 of a face's own, and a
-new one is drawn no larger than need be, see :data:`vidanon.stages.synthesize.EXIT_REACH_PX`."""
+SIDE_PX = 320
+"""The crop of the smallest face keeps so many pixels; recognisers look at 112 to 150 of a face's own. With
+290, so that new faces are drawn with the exit of 256 px there, they settle worse than they are shown (lp_s18:
+blendshapes off by .009 in place of .007, neighbouring frames .993 in place of .997)."""
 MARGIN = 0.25
 """So much of a crop's side is left around it where a face is cut out; landmarks are read in half of that."""
 

@@ -185,6 +185,7 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
     _check(abs(float(np.linalg.norm(vector)) - 1) < 1e-2, f"identity {item['name']} is not of unit length")
     w = None if item["w"] is None else _unpack(item["w"], "<f4", (512,))
     refused, nudged = (int(item.get(count, 0)) for count in ("refused", "nudged"))
-    _check(min(refused, nudged) >= 0, f"identity {item['name']} was refused a negative number of times")
+    for count in (refused, nudged):
+        _check(0 <= count < 256, f"identity {item['name']} was refused {count} times")
     failed_at = tuple(int(frame) for frame in item.get("failed_at", ()))
     return IdentityCode(str(item["name"]), vector, w, refused, nudged, failed_at)

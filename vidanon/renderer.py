@@ -10,7 +10,7 @@ the face of every second frame is generated, and those in between are means of t
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,10 +64,10 @@ class _Face:
     show: bool = False
     bare: bool = False
 
-    @property
-    def is_covered(self) -> bool:
-        """Whether the plan wants it drawn over what is in front of it."""
-        return self.track.covered is not None and bool(self.track.covered[self.offset])
+    def is_bare(self, in_front: Sequence[float | None], center: int) -> bool:
+        """Say whether it is drawn over what is in front of it: by the plan, or see :func:`gate.bare`."""
+        covered = self.track.covered is not None and bool(self.track.covered[self.offset])
+        return covered or gate.bare(in_front, center)
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Renderer:
         self.landmarker = Landmarker(models, self._workers)
         self._leads: Leads | Known = Leads(plan.sources, self._synthesizer, self.landmarker, models, settings)
         self._estranges, self._settles = True, True
-        self._part_reader = segment.PartReader(models, device, self._workers)
+        self.part_reader = segment.PartReader(models, device, self._workers)
         self._exits = {
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
@@ -208,7 +208,7 @@ class Renderer:
         """
         work = self.generate(self.encode_attributes(frame, tracks))
         for face in work.faces.values():
-            face.show, face.bare = face.passes, face.is_covered or gate.bare([face.in_front], 0)
+            face.show, face.bare = face.passes, face.is_bare([face.in_front], 0)
         image = self.composite(work).image
         hair = {}
         for key, face in work.faces.items():
@@ -235,7 +235,7 @@ class Renderer:
                     told = aim.mien.told(blendshapes, landmarks)
                     face.w = aim.lead(self._synthesizer.latent(crop, aim.asked, *told))
                 with self._summary.timed("segment"):
-                    face.parts = self._part_reader.crop(crop)
+                    face.parts = self.part_reader.crop(crop)
                     face.in_front = segment.share_in_front(face.parts, landmarks)
         return _Work(frame, faces)
 
@@ -276,7 +276,7 @@ class Renderer:
                 mesh = self.landmarker.around(picture, apply(picture_from_frame, source))
             face.landmarks = None if mesh is None else mesh[0]
             with self._summary.timed("segment"):
-                parts = self._part_reader.picture(picture)
+                parts = self.part_reader.picture(picture)
             if face.landmarks is not None:
                 again = partial(self._synthesizer.picture, exit_px=size, close_up=close_up)
                 wanted = teeth_of(work.frame.image, source)
@@ -312,7 +312,7 @@ class Renderer:
             near = [other.faces.get(key) for other in window]
             face.show = gate.shown([None if x is None else x.passes for x in near], center)
             in_front = [None if x is None else x.in_front for x in near]
-            face.bare = face.is_covered or gate.bare(in_front, center)
+            face.bare = face.is_bare(in_front, center)
         return work
 
     def composite(self, work: _Work) -> Frame:
@@ -363,7 +363,7 @@ class _Stage:
         if number not in self._faces:
             work = self._renderer.generate(self._renderer.encode_attributes(self._frames[number]))
             face = self._faces[number] = work.faces[number]
-            face.bare = face.is_covered or gate.bare([face.in_front], 0)
+            face.bare = face.is_bare([face.in_front], 0)
         return self._faces[number]
 
     def draw(self, number: int) -> UInt8 | None:

@@ -150,6 +150,10 @@ class Track:
         return self.start + len(self.boxes)
 
 
+Scene = tuple[Frame, Track]
+"""A frame, or a part of it, with the track of this frame alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityCode:
     """A fictional person.
@@ -225,8 +229,8 @@ class Source:
     embedding: Float
     look: Float
     views: tuple[View, ...]
-    scenes: tuple[tuple[Frame, Track], ...] = ()
-    failed: tuple[tuple[Frame, Track], ...] = ()
+    scenes: tuple[Scene, ...] = ()
+    failed: tuple[Scene, ...] = ()
     found: dict[tuple[str, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
 

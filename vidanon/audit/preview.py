@@ -82,14 +82,12 @@ def prefer_strangers(
         The plan, and per person the highest SFace similarity between frames drawn with the first two faces:
         what links outputs that were made with different keys.
     """
-    candidates = preview_frames(plan, RESERVE)
-    if not candidates:
+    places = _previewed(plan)
+    if not places:
         return plan, {}
-    studio = Studio(source, plan, candidates, settings, models)
-    wanted = {
-        person: sorted(studio.freely_seen(person, candidates[person])[: len(frames)])
-        for person, frames in preview_frames(plan).items()
-    }
+    read = {p: _most_different(mine, _frame_count(mine) + RESERVE) for p, mine in places.items()}
+    studio = Studio(source, plan, read, settings, models)
+    wanted = {p: sorted(studio.freely_seen(p, read[p])[: _frame_count(mine)]) for p, mine in places.items()}
     drawn = _drawn_in_turn(studio, wanted, plan.spares)
     links = {p: link for p in wanted if (link := _link(drawn[p])) is not None}
     return _ordered(plan, drawn), links
@@ -247,17 +245,20 @@ def _hidden_in(shown: Shown, failed: list[int]) -> int:
     return sum(shown[frame].likeness < HIDDEN_BELOW for frame in failed if frame in shown)
 
 
-def preview_frames(plan: Plan, reserve: int = 0) -> dict[int, list[int]]:
-    """Return the frames to draw for each person: the most different views of all that is seen of them.
+def preview_frames(plan: Plan) -> dict[int, list[int]]:
+    """Return the frames to draw for each person: the most different views of all that is seen of them."""
+    return {person: _most_different(mine, _frame_count(mine)) for person, mine in _previewed(plan).items()}
 
-    Args:
-        plan: with spare faces.
-        reserve: so many more, last.
-    """
+
+def _previewed(plan: Plan) -> dict[int, list[tuple[Track, int]]]:
+    """Return the places of those with spare faces who have most to show, by person."""
     places = {person: mine for person, mine in places_of(plan).items() if plan.spares.get(person)}
     largest = sorted(places, key=lambda person: -_area_px(places[person]))[:MAX_PERSONS]
-    counts = {person: min(FRAMES[0] + len(places[person]) // SPACING_FRAMES, FRAMES[1]) for person in largest}
-    return {person: _most_different(places[person], counts[person] + reserve) for person in sorted(largest)}
+    return {person: places[person] for person in sorted(largest)}
+
+
+def _frame_count(places: list[tuple[Track, int]]) -> int:
+    return min(FRAMES[0] + len(places) // SPACING_FRAMES, FRAMES[1])
 
 
 def _area_px(places: list[tuple[Track, int]]) -> float:

@@ -18,7 +18,6 @@ from vidanon.identity.shade import chin_shade
 from vidanon.identity.sources import is_free
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
-from vidanon.stages.segment import PartReader
 from vidanon.stages.workers import worker_pool
 from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
@@ -105,7 +104,6 @@ class Studio:
         self._embed = SFace(models, settings.runtime.workers)
         self._look = LookEncoder(models, resolve_device(settings.runtime.device), settings.runtime.workers)
         self._workers = settings.runtime.workers
-        self._parts = PartReader(models, resolve_device(settings.runtime.device), self._workers)
         self._sources: dict[tuple[int, int], _Seen] = {}
 
     def freely_seen(self, person: int, frames: list[int]) -> list[int]:
@@ -114,7 +112,7 @@ class Studio:
             frame.index
             for frame in self._frames
             for track in _tracks_in(self._plan, frame.index, {person: frames})
-            if is_free(frame, track, self._parts)
+            if is_free(frame, track, self._renderer.part_reader)
         }
         return [frame for frame in frames if frame in free] if len(free) >= LEAST_FREE else frames
 

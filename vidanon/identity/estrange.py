@@ -29,7 +29,7 @@ from vidanon.stages.mesh import CONTROL
 from vidanon.stages.outline import face_width, outline
 from vidanon.stages.synthesize import as_input
 from vidanon.stages.workers import worker_pool
-from vidanon.types import Float, Frame, Track, UInt8, View
+from vidanon.types import Float, Scene, UInt8, View
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -51,7 +51,7 @@ BLUR, BLUR_PX = 0.5, (0.4, 3.0)
 """A pixel of the frame blurs by so much of its size in the crop, and that by no less and no more."""
 SEAM_PX = 2.0
 
-Scenes = Sequence[tuple[Frame, Track]]
+Scenes = Sequence[Scene]
 """Frames with the source, each with the track of this frame alone."""
 
 
@@ -160,13 +160,11 @@ class Estranger:
                 shift = found
         return best
 
-    def _source(self, scene: tuple[Frame, Track]) -> Float:
+    def _source(self, scene: Scene) -> Float:
         frame, track = scene
         return self._embed(frame.image, track.landmarks[0].astype(np.float32))
 
-    def _sight(
-        self, number: int, scene: tuple[Frame, Track], source: Float, place: Place, shift: Float
-    ) -> Sight | None:
+    def _sight(self, number: int, scene: Scene, source: Float, place: Place, shift: Float) -> Sight | None:
         placed = place(number, shift)
         if placed is None:
             return None

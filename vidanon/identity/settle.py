@@ -20,7 +20,7 @@ from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.workers import worker_pool
-from vidanon.types import LANDMARK_COUNT, Float, Frame, Track, UInt8
+from vidanon.types import LANDMARK_COUNT, Float, Scene, Track, UInt8
 
 LOOKS, GAIN = 3, 1.5
 """So often the result is looked at, and so much of what is seen to be too much is taken back each time, of
@@ -39,7 +39,7 @@ Draw = Callable[[int], UInt8 | None]
 def settle(
     aim: Aim,
     build: Callable[[Aim], Draw],
-    scenes: Sequence[tuple[Frame, Track]],
+    scenes: Sequence[Scene],
     landmarker: Landmarker,
     head_pose: HeadPose,
     workers: int,

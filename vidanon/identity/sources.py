@@ -24,7 +24,7 @@ from vidanon.stages.gate import anything_stays
 from vidanon.stages.reduced import cut_out
 from vidanon.stages.segment import PartReader, share_in_front
 from vidanon.stages.synthesize import crop_face, cut_face
-from vidanon.types import Float, Frame, Plan, Source, Track, View
+from vidanon.types import Float, Frame, Plan, Scene, Source, Track, View
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -38,8 +38,6 @@ LEAST_FREE = 5
 """Of fewer it could not be told how a face is to be led; then all count."""
 VIEWS = 3
 """So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
-
-Scene = tuple[Frame, Track]
 
 
 class _Sample(NamedTuple):
@@ -59,9 +57,8 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         models: where the networks are.
         runtime: device and threads.
     """
-    reader = PartReader(models, resolve_device(runtime.device), runtime.workers)
     if plan.sources:
-        return _with_failed(source, plan, reader)
+        return _with_failed(source, plan, models, runtime)
     wanted: dict[int, list[Track]] = defaultdict(list)
     for places in places_of(plan).values():
         for track, row in evenly(places, TAKEN):
@@ -70,6 +67,7 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
         return plan
     embed = SFace(models, runtime.workers)
     look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
+    reader = _part_reader(models, runtime)
     seen: dict[int, list[Scene]] = defaultdict(list)
     free: dict[int, list[Scene]] = defaultdict(list)
     for frame, track in _decoded(source, wanted):
@@ -81,7 +79,11 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     for person, scenes in seen.items():
         some = free[person] if len(free[person]) >= LEAST_FREE else scenes
         sources[person] = _source([_sample(scene, embed, look) for scene in evenly(some, SAMPLES)])
-    return _with_failed(source, replace(plan, sources=sources), reader)
+    return _with_failed(source, replace(plan, sources=sources), models, runtime)
+
+
+def _part_reader(models: ModelStore, runtime: RuntimeSettings) -> PartReader:
+    return PartReader(models, resolve_device(runtime.device), runtime.workers)
 
 
 def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
@@ -93,7 +95,7 @@ def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
     return not anything_stays(share_in_front(parts, aligned(track, row)), is_bare=False)
 
 
-def _with_failed(source: Path, plan: Plan, reader: PartReader) -> Plan:
+def _with_failed(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
     """Add the scenes in which somebody was recognised behind nothing, as far as they are not there."""
     wanted: dict[int, list[Track]] = defaultdict(list)
     for person, places in places_of(plan).items():
@@ -107,6 +109,7 @@ def _with_failed(source: Path, plan: Plan, reader: PartReader) -> Plan:
                 wanted[track.start + row].append(track)
     if not wanted:
         return plan
+    reader = _part_reader(models, runtime)
     sources = dict(plan.sources)
     for frame, track in _decoded(source, wanted):
         before = sources[track.person]

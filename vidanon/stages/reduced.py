@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vidanon.geometry import apply, compose, invert
-from vidanon.types import Float, Frame, Track
+from vidanon.types import Float, Frame, Scene, Track
 
 SIDE_PX = 320
 """The crop of the smallest face keeps so many pixels; recognisers look at 112 to 150 of a face's own. With
@@ -43,7 +43,7 @@ def reduced(frame: Frame, tracks: Sequence[Track]) -> tuple[Frame, list[Track]]:
     return small, [_moved(track, small_from_frame) for track in alone]
 
 
-def cut_out(frame: Frame, track: Track) -> tuple[Frame, Track]:
+def cut_out(frame: Frame, track: Track) -> Scene:
     """Return one face of a frame with what surrounds it, as :func:`reduced` returns frames.
 
     Args:

@@ -226,6 +226,31 @@ def test_a_forehead_in_place_of_a_fringe_has_the_colour_of_the_face(landmarks: F
     assert forehead == pytest.approx(cheek, abs=3), "the shade of the generated fringe"
 
 
+def test_what_takes_the_place_of_new_hair_has_not_the_shade_of_the_lids(landmarks: Float) -> None:
+    for ids, x in ((BROWS[:6], 125), (BROWS[6:], 175)):
+        landmarks[list(ids)] = [[x + 4 * dx, 124 + dy] for dx in (-3, 0, 3) for dy in (-2, 2)]
+    image = np.full((300, 300, 3), (200, 160, 140), np.uint8)
+    new = np.full((300, 300, 4), (190, 150, 130, 255), np.uint8)
+    new[124:144, 113:187, :3] = 60
+    new[:150, :113] = (60, 40, 20, 0)
+    result = put_on(image, landmarks, head_parts(), new)
+    temple, cheek = (result[rows, 98:106].mean() for rows in (slice(125, 140), slice(165, 185)))
+    assert temple == pytest.approx(cheek, abs=6), "a smear beside the eye"
+
+
+def test_hair_over_the_brows_of_a_new_face_speaks_against_it(landmarks: Float) -> None:
+    for ids, x in ((BROWS[:6], 125), (BROWS[6:], 175)):
+        landmarks[list(ids)] = [[x + 4 * dx, 124 + dy] for dx in (-3, 0, 3) for dy in (-2, 2)]
+    bare = np.full((300, 300, 4), (190, 150, 130, 255), np.uint8)
+    covered = bare.copy()
+    covered[:, :128, 3] = 0
+    assert segment.fallen_hair(bare, landmarks, head_parts()) == 0
+    assert segment.fallen_hair(covered, landmarks, head_parts()) > 0.5
+    assert segment.fallen_hair(covered, landmarks, head_parts(hair=(0, 0, 140, 300))) < 0.05, (
+        "as the source's"
+    )
+
+
 def test_hair_at_the_temples_fades_out_below_the_brows(landmarks: Float) -> None:
     image = noise(11)
     result = put_on(image, landmarks, head_parts(hair=(0, 0, 98, 300)))

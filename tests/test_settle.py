@@ -62,6 +62,10 @@ def test_landmarks_move_as_those_of_a_head_that_turns(
     assert np.abs(moved[:468].mean(axis=0)).max() < 1e-6, "the face as a whole stays where it is"
 
 
+CONTRASTS = np.array([[0.6, 0.7, 0.8], [0.7, 0.8, 0.9], [5.0, 0.8, 0.9]], np.float32)
+"""Seen of a new face in three frames."""
+
+
 class _Scripted:
     """A landmarker that sees a new face turned by some degrees more than it is drawn, and blinking."""
 
@@ -112,17 +116,20 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
     def drawing(aim: Aim) -> Draw:
         # The picture tells the landmarker how far it was bent.
         bent = 128 if aim.bend is None else np.clip(round(128 + 10 * nod(aim.bend)), 0, 255)
-        return lambda number: np.full((size, size, 3), (1, bent, 128), np.uint8)
+        picture = np.full((size, size, 3), (1, bent, 128), np.uint8)
+        return lambda number: (picture, CONTRASTS[number])
 
     landmarker, start = _Scripted(source, pose, extra, effect), Aim(np.ones(128, np.float32), beard=0.5)
-    settled = settle(start, drawing, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
+    settled = settle(start, drawing, 3 * [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
     assert settled.bend is not None and abs(extra - effect * nod(settled.bend)) < 0.45 * extra
     assert settled.asked is start.asked and settled.beard == start.beard
+    assert settled.contrast is not None
+    np.testing.assert_allclose(settled.contrast, CONTRASTS[1], err_msg="one odd frame changes nothing")
 
     unseen = settle(start, lambda _: lambda _: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
     for nothing in (unseen, settle(start, drawing, [], landmarker, pose, 1)):  # type: ignore[arg-type]
         assert nothing.bend is not None and not nothing.bend.any(), "a face that is never shown is not bent"
-        assert not nothing.mien.blendshapes.any()
+        assert not nothing.mien.blendshapes.any() and nothing.contrast is None
 
 
 @pytest.mark.parametrize(("effect", "left"), [(0.5, 0.1), (1.0, 0.1), (-1.0, 0.2), (0.05, 0.2)])
@@ -133,7 +140,8 @@ def test_lids_that_always_hang_are_raised_and_nothing_is_told_in_vain(effect: fl
 
     def drawing(aim: Aim) -> Draw:
         told = np.clip(round(128 + 100 * float(aim.mien.blendshapes[BLINKS[0]])), 0, 255)
-        return lambda number: np.full((256, 256, 3), (1, 128, told), np.uint8)
+        picture = np.full((256, 256, 3), (1, 128, told), np.uint8)
+        return lambda number: (picture, CONTRASTS[number])
 
     landmarker = _Scripted(track.landmarks[0], pose, 0, effect, hang)
     start = Aim(np.ones(128, np.float32))
@@ -197,7 +205,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plan(clip: Path) -> Plan:
     model("face-landmarker")
-    return analyse(clip, load_settings(None, []), ModelStore())
+    key = clip.with_name("key")
+    key.write_bytes(bytes(range(32)))  # with every key the faces are others, and some hardly rest otherwise
+    return analyse(clip, load_settings(None, [f"identity.key_file={key}"]), ModelStore())
 
 
 def test_heads_of_a_real_video_are_seen_to_be_turned_and_to_rest_as_they_did(clip: Path, plan: Plan) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
+from vidanon.identity.shade import eye_shade
 from vidanon.identity.teeth import mouth_shades
 from vidanon.measures import detail_left, fine_detail, is_same_picture, is_unchanged
 from vidanon.progress import Meter
@@ -247,6 +248,7 @@ class _Comparison:
             output=shown,
             detail=detail_left(source.image, output, a),
             mouth=mouth_shades(source.image, output, a, b),
+            eyes=(eye_shade(source.image, a), eye_shade(output, b)),
             fine=(fine_detail(source.image, a), fine_detail(output, b)),
         )
 
@@ -295,6 +297,7 @@ def evaluate_pair(
         ``adjacent_sface``: of the output with itself one frame later; ``..._source``: likewise of the source.
         ``glasses_steady`` (by track): share of frames that agree with most on whether glasses are worn.
         ``mouth_shade_error``: how much brighter or darker wide open mouths are inside, shares of the cheeks.
+        ``eye_shade_error``: how much brighter or darker the darkest of the eyes is, likewise.
         ``fine_detail``: how much of the source's finest detail the faces show.
         ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.
         ``stranger_share``: share of judged faces that all recognisers call a stranger. Means are None where

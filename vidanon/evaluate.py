@@ -267,6 +267,7 @@ _COLUMNS = (
     ("pose", "pose_error_deg"),
     ("MAE", "blendshape_mae"),
     ("mouth", "mouth_shade_error"),
+    ("eyes", "eye_shade_error"),
     ("detail", "fine_detail"),
     ("fps", "fps"),
     ("ratio", "speed_ratio"),

@@ -203,8 +203,8 @@ class Renderer:
         """Draw some tracks in one frame by itself, without regard to its neighbours.
 
         Returns:
-            The picture, and for the tracks in it whose new face passed the gate the share of the forehead
-            that had to be cleared of new hair, 0..1; the others are obscured.
+            The picture, and for the tracks in it whose new face passed the gate how much of forehead
+            or brows had to be cleared of new hair, 0..1; the others are obscured.
         """
         work = self.generate(self.encode_attributes(frame, tracks))
         for face in work.faces.values():
@@ -327,7 +327,7 @@ class Renderer:
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face) -> Float | None:
+    def draw(self, image: UInt8, face: _Face) -> tuple[Float, Float] | None:
         """Draw the new face.
 
         Args:
@@ -335,7 +335,8 @@ class Renderer:
             face: with its picture.
 
         Returns:
-            float32 (478, 2), where its landmarks came to lie, pixels; None where it could not be drawn.
+            float32 (478, 2), where its landmarks came to lie, pixels, and (3,), how much more contrast the
+            source was seen to have; None where it could not be drawn.
         """
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
@@ -348,8 +349,8 @@ class Renderer:
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, aim.beard)
-        return target
+        look = aim.beard, aim.contrast
+        return target, blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
 
 
 class _Stage:
@@ -366,21 +367,21 @@ class _Stage:
             face.bare = face.is_bare([face.in_front], 0)
         return self._faces[number]
 
-    def draw(self, number: int) -> UInt8 | None:
-        """Draw it; None where the gate does not let it through."""
-        image, target = self._drawn(number)
-        return None if target is None else image
+    def draw(self, number: int) -> tuple[UInt8, Float] | None:
+        """Draw it and say how much more contrast the source has; None where the gate lets nothing through."""
+        image, drawn = self._drawn(number)
+        return None if drawn is None else (image, drawn[1])
 
     def place(self, number: int) -> Placed | None:
         """Draw it and say where; None where the gate does not let it through."""
-        image, target = self._drawn(number)
+        image, drawn = self._drawn(number)
         face = self._face(number)
-        if target is None or face.w is None or face.picture is None or face.landmarks is None:
+        if drawn is None or face.w is None or face.picture is None or face.landmarks is None:
             return None
         side = np.float32(len(face.picture))
-        return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, target)
+        return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, drawn[0])
 
-    def _drawn(self, number: int) -> tuple[UInt8, Float | None]:
+    def _drawn(self, number: int) -> tuple[UInt8, tuple[Float, Float] | None]:
         image, face = self._frames[number].image.copy(), self._face(number)
         return image, self._renderer.draw(image, face) if face.passes else None
 

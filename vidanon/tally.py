@@ -68,6 +68,7 @@ class FacePair:
         source, output: what was compared.
         detail: see :func:`vidanon.measures.detail_left`.
         mouth: shades of both mouths, see :func:`vidanon.identity.teeth.mouth_shades`.
+        eyes: shades of the eyes of both, see :func:`vidanon.identity.shade.eye_shade`.
         fine: how much finest detail both show, see :func:`vidanon.measures.fine_detail`.
     """
 
@@ -80,6 +81,7 @@ class FacePair:
     output: FaceReading
     detail: float
     mouth: tuple[float, float] = (float("nan"), float("nan"))
+    eyes: tuple[float, float] = (float("nan"), float("nan"))
     fine: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
@@ -299,6 +301,7 @@ def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
         "pose_error_deg": mean_of([pair.pose_error_deg for pair in pairs]),
         "blendshape_mae": mean_of([float(value) for value in expression]),
         "mouth_shade_error": mean_of([abs(pair.mouth[0] - pair.mouth[1]) for pair in pairs]),
+        "eye_shade_error": mean_of([abs(pair.eyes[0] - pair.eyes[1]) for pair in pairs]),
         "fine_detail": mean_of([pair.fine[1] / max(pair.fine[0], 1e-3) for pair in pairs]),
         "correlation": expression_correlations(_by_face(pairs)),
     }

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 EXIT_PX = 256
 """SFace looks at 112 px, so nothing larger need be drawn."""
 HAIR_COST = 0.25
-"""What a forehead full of new hair, which has to be cleared away, counts in units of similarity."""
+"""What a forehead full of new hair, which has to be cleared away, or half of the brows under such, counts in
+units of similarity."""
 BEARD_COST = 0.3
 """What a chin as dark as a beard counts where the source's is bare, or the other way round."""
 AGE_COST, SEX_COST, GLASSES_COST, SHAVED_COST = 0.012, 0.5, 0.3, 0.3

@@ -24,7 +24,7 @@ from vidanon.identity.keep import BEARD, Latent
 from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.turn import turn_slopes
 from vidanon.identity.views import evenly
-from vidanon.stages.blend import LIGHT_SIGMA
+from vidanon.stages.colour import LIGHT_SIGMA
 from vidanon.stages.mesh import CONTROL
 from vidanon.stages.outline import face_width, outline
 from vidanon.stages.synthesize import as_input

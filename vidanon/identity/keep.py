@@ -79,6 +79,8 @@ class Aim(NamedTuple):
         brow_gain: what the brightness of the brows is multiplied by, 0..1.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
         beard: how much of the source's beard is kept in its place, 0..1.
+        contrast: float32 (3,), how much more contrast the source has, see
+            :func:`vidanon.stages.colour.contrast_between`; None: as each frame shows.
     """
 
     asked: Float
@@ -88,6 +90,7 @@ class Aim(NamedTuple):
     brow_gain: float = 1.0
     glasses: tuple[float, float] = (-np.inf, np.inf)
     beard: float = 0.0
+    contrast: Float | None = None
 
     def lead(self, w: Float) -> Float:
         """Turn what the mapper makes of ``asked``, float32 (512,), into w of the new face."""

@@ -37,8 +37,8 @@ class Stage(Protocol):
     def place(self, number: int) -> Placed | None:
         """Draw it on the scene of that number, and say where; None where it cannot be."""
 
-    def draw(self, number: int) -> UInt8 | None:
-        """Draw it; None where it cannot be."""
+    def draw(self, number: int) -> tuple[UInt8, Float] | None:
+        """Draw it, and say how much more contrast the source has; None where it cannot be."""
 
 
 Build = Callable[[int, Scenes, Aim], Stage]

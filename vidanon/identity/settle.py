@@ -4,7 +4,8 @@ In its own picture the new face is turned as the source is (:mod:`vidanon.identi
 ears and neck of the source the same face is seen to be turned by 1 or 2 degrees more, always to the same
 side; and it rests otherwise (:mod:`vidanon.identity.mien`). Both are seen in a few frames of the source. Then
 the landmarks of the new face are moved for the whole video as if the head were turned back by as much, and
-the mapper is told of another expression.
+the mapper is told of another expression. How much more contrast the source has is taken from these frames
+too: in every frame anew, it would jump where a hand comes near the face.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ WORTH = 0.9
 source."""
 
 
-Draw = Callable[[int], UInt8 | None]
-"""Draws a new face on the scene of that number; None where that scene gets none."""
+Draw = Callable[[int], tuple[UInt8, Float] | None]
+"""Draws a new face on the scene of that number, and says how much more contrast the source has there,
+(3,); None where that scene gets none."""
 
 
 def settle(
@@ -56,26 +58,27 @@ def settle(
         workers: threads.
 
     Returns:
-        What leads to the face with the last bend, and of the miens that were drawn the one with which least
-        is amiss.
+        What leads to the face with the last bend and contrast, and of the miens that were drawn the one with
+        which least is amiss.
     """
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
         """Return the face's landmarks (478, 2), pixels, and blendshapes (52,)."""
         return landmarker.around(picture, track.landmarks[0].astype(np.float32))
 
-    def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, Float] | None:
-        """Return how far the head is turned too far, and what is lacking of the expression."""
+    def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, Float, Float] | None:
+        """Return how far the head is turned too far, and what is lacking of expression and of contrast."""
         frame, track = scenes[number]
-        picture = draw(number)
-        result = None if picture is None else read(picture, track)
-        if result is None:
+        drawn = draw(number)
+        result = None if drawn is None else read(drawn[0], track)
+        if drawn is None or result is None:
             return None
-        height, width = frame.image.shape[:2]
-        return turned_too_far(result[0], source[0], (width, height), head_pose), source[1] - result[1]
+        size = frame.image.shape[1], frame.image.shape[0]
+        turned = turned_too_far(result[0], source[0], size, head_pose)
+        return turned, source[1] - result[1], drawn[1]
 
     bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), Mien()
-    best, least = mien, np.inf
+    best, least, contrast = mien, np.inf, None
     with worker_pool(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
@@ -86,11 +89,12 @@ def settle(
             known = [x for x in seen if x is not None]
             if not known:
                 break
-            turned, lacking = (np.stack(part) for part in zip(*known, strict=True))
+            turned, lacking, contrasts = (np.stack(part) for part in zip(*known, strict=True))
+            contrast = np.asarray(np.median(contrasts, axis=0), np.float32)
             amiss = float(np.abs(lacking).mean()) * len(sources) / len(known)
             if amiss < WORTH * least:
                 best, least = mien, amiss
             back = np.float32(GAIN) * turned.mean(axis=0)
             bend = bend + np.mean([moved_back(crop, back, head_pose) for crop in crops], axis=0)
             mien = mien.mended(np.float32(GAIN) * lacking.mean(axis=0))
-    return aim._replace(mien=best, bend=bend)
+    return aim._replace(mien=best, bend=bend, contrast=contrast)

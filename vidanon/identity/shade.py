@@ -1,4 +1,4 @@
-"""How dark brows, beard and the inside of the mouth are, beside the cheeks: read in pictures in any light."""
+"""How dark brows, eyes, beard and the inside of the mouth are, beside the cheeks: read in any light."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from vidanon.stages.brows import brow_mask
-from vidanon.stages.mesh import CHIN, INNER_LIPS, LIPS_APART, UPPER_CHEEKS
-from vidanon.stages.outline import filled
+from vidanon.stages.mesh import CHIN, EYES, INNER_LIPS, LIPS_APART, UPPER_CHEEKS
+from vidanon.stages.outline import filled, filled_hull
 from vidanon.types import Float, UInt8
 
 PATCH = 0.05
@@ -17,6 +17,8 @@ PATCH = 0.05
 LEAST_OPEN = 0.015
 """Lips that are less apart, heights of the face, show nothing of the mouth."""
 BRIGHTEST = 1.4
+DARKEST = 0.2
+"""Share of the eyes that is looked at: pupils and lashes, not how much of the white is seen."""
 
 
 def chin_shade(image: UInt8, landmarks: Float) -> float:
@@ -40,6 +42,26 @@ def brow_shade(image: UInt8, landmarks: Float) -> float:
     grey = _grey(image)
     brows = grey[brow_mask(landmarks, grey.shape) > 0.5]
     return _beside_cheeks(float(brows.mean()) if len(brows) else 255.0, grey, landmarks)
+
+
+def eye_shade(image: UInt8, landmarks: Float) -> float:
+    """Return how bright the darkest of the eyes is beside the cheeks, 0..1: .3 in clear pictures, .6 in haze.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels.
+    """
+    grey, half = _grey(image), len(EYES) // 2
+    shades: list[float] = []
+    for ids in (EYES[:half], EYES[half:]):
+        eye = landmarks[list(ids)]
+        low = np.maximum(np.floor(eye.min(axis=0)).astype(int), 0)
+        high = np.maximum(np.ceil(eye.max(axis=0)).astype(int) + 1, low)
+        patch = grey[low[1] : high[1], low[0] : high[0]]
+        if patch.size:
+            seen = np.sort(patch[filled_hull(eye - low.astype(np.float32), patch.shape) > 0])
+            shades.extend(seen[: max(1, round(DARKEST * len(seen)))])
+    return _beside_cheeks(float(np.mean(shades)) if shades else 255.0, grey, landmarks)
 
 
 def mouth_opening(landmarks: Float) -> float:

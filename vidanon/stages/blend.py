@@ -15,6 +15,7 @@ from vidanon.geometry import apply, compose
 from vidanon.stages import segment, sharpness
 from vidanon.stages.beard import beard_shares, with_hairs
 from vidanon.stages.brows import brow_mask
+from vidanon.stages.colour import contrast_between, match_colour
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.stages.outline import (
@@ -42,11 +43,8 @@ FEATURE_EDGE = 0.03
 """Border of brows, eyes and lips, face widths: what is taken from the skin is not taken from there."""
 FILL_SIGMA = 0.06
 """Blur of the skin that takes the place of generated hair, in face widths."""
-LIGHT_SIGMA = 0.16
-"""Blur of the light that is carried over from the source, in face widths."""
 LIGHT_KEEP = 0.8
-FOREHEAD_SIGMA = 0.06
-"""The same above the brows: what shades a generated forehead is a fringe that is not drawn."""
+"""Share of the light that is carried over from the source."""
 HAIR_SHADE = 0.05
 """So far from the source's hair its light is not looked at, face widths."""
 RIM = 0.12
@@ -62,16 +60,6 @@ ISLAND = 0.08
 """Largest patch between strands, apart from the face, that is left out too, squared face widths."""
 STRAND_REACH = 0.03
 """How far beside such a place the forehead is left out too, face widths: fine strands hardly stand out."""
-_YCC_FROM_RGB = np.array(
-    [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
-)
-"""Luma and chroma of JPEG (BT.601), where gain on chroma changes saturation only."""
-_GAIN_LOW = np.array([0.5, 0.0, 0.0], np.float32)
-"""In haze a face has half the contrast of a generated one. No less, since some sources hardly have brows, and
-the new face is to keep its own."""
-_GAIN_HIGH = np.array([1.25, 1.3, 1.3], np.float32)
-DARK = 2.0
-"""A source less than half as bright as the new face takes contrast away without the limit above."""
 
 
 def region_of_interest(
@@ -159,43 +147,6 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     return Mask(skin, sure, lit, cover, keep, core.astype(np.float32), far, behind)
 
 
-def match_colour(
-    source: Float, generated: Float, weight: Float, lit: Float, keep: Float, above: Float, width: float
-) -> tuple[Float, Float]:
-    """Find what gives the generated face the source's colour statistics and low-frequency light.
-
-    Args:
-        source: float32 RGB (h, w, 3), 0..255.
-        generated: the same, the new face.
-        weight: float32 (h, w), where both show the face.
-        lit: float32 (h, w), where both show skin, that which takes the place of generated hair included.
-        keep: float32 (h, w), share of the light that is carried over, 0..1.
-        above: float32 (h, w), what lies above the brows, 0..1.
-        width: of the face, pixels.
-
-    Returns:
-        matrix float32 (3, 3) and offset float32 (h, w, 3): ``matched = generated @ matrix.T + offset``.
-    """
-    share = weight.ravel() / max(float(weight.sum()), 1e-6)
-    mean_s, mean_g = share @ source.reshape(-1, 3), share @ generated.reshape(-1, 3)
-    var_s, var_g = (
-        share @ cv2.transform(x, np.column_stack([_YCC_FROM_RGB, -_YCC_FROM_RGB @ mean])).reshape(-1, 3) ** 2
-        for x, mean in ((source, mean_s), (generated, mean_g))
-    )
-    # In the dark, contrasts are as small as the light: a face out of black is not to shine.
-    luma_s, luma_g = (float(_YCC_FROM_RGB[0] @ mean) for mean in (mean_s, mean_g))
-    low = _GAIN_LOW * min(1.0, DARK * luma_s / max(luma_g, 1.0))
-    gain = np.clip(np.sqrt(var_s / (var_g + 1e-3)), low, _GAIN_HIGH)
-    matrix = (np.linalg.inv(_YCC_FROM_RGB) @ (gain[:, None] * _YCC_FROM_RGB)).astype(np.float32)
-    base = mean_s - matrix @ mean_g
-    residual = source - cv2.transform(generated, np.column_stack([matrix, base]))
-    light, close = (
-        segment.spread(residual, lit, (sigma * width,), 1e-2) for sigma in (LIGHT_SIGMA, FOREHEAD_SIGMA)
-    )
-    light = np.clip(light + above[..., None] * (close - light), -60, 60)
-    return matrix, (base + keep[..., None] * light).astype(np.float32)
-
-
 def _below_brows(landmarks: Float, shape: tuple[int, ...]) -> Float:
     """Return what lies below the brows, (h, w), 0..1: sharpened, strands on the forehead would stand out."""
     return 1 - ramp(height_above(landmarks, shape, BROWS), -0.1, 0.0)
@@ -246,7 +197,8 @@ def blend(
     parts: Float,
     crop_from_frame: Float,
     beard: float = 0.0,
-) -> None:
+    contrast: Float | None = None,
+) -> Float:
     """Blend a warped face into the frame, in place.
 
     Args:
@@ -260,6 +212,10 @@ def blend(
         parts: float32 (7, 64, 64), part chances of the source's crop.
         crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
         beard: how much of what is dark of hair at the source's chin and cheeks is its beard and kept, 0..1.
+        contrast: float32 (3,), see :func:`vidanon.stages.colour.contrast_between`; None: as this frame shows.
+
+    Returns:
+        The contrast as this frame shows it.
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
@@ -270,12 +226,13 @@ def blend(
     size = (source.shape[1], source.shape[0])
     placed = segment.place_parts(parts, crop_from_frame, small_from_frame, size)
     points = apply(small_from_frame, landmarks).astype(np.float32)
-    shares = _shares(source, new, placed, points, forehead, feather, beard)
+    shares, shown = _shares(source, new, placed, points, forehead, feather, beard, contrast)
     left, top, right, bottom = _box(shares.alpha)
     shares = shares.cut(np.s_[top:bottom, left:right])
     part = np.s_[step * top : step * bottom, step * left : step * right]
     frame_from_part = np.array([[1, 0, x0 + step * left], [0, 1, y0 + step * top]], np.float32)
     _paint(patch[part], warped[part], shares, step, compose(crop_from_frame, frame_from_part))
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +275,9 @@ def _shares(
     forehead: float,
     feather: float,
     beard: float,
-) -> _Shares:
-    """Find how the face is painted.
+    contrast: Float | None,
+) -> tuple[_Shares, Float]:
+    """Find how the face is painted, and the contrast that this frame shows.
 
     Args:
         source: float32 RGB (h, w, 3), 0..255.
@@ -329,6 +287,7 @@ def _shares(
         forehead: see :func:`blend`.
         feather: see :func:`blend`.
         beard: see :func:`blend`.
+        contrast: see :func:`blend`.
     """
     generated, width = np.ascontiguousarray(new[..., :3]), face_width(landmarks)
     face_chance = new[..., 3] / np.float32(255)
@@ -336,16 +295,18 @@ def _shares(
     usable = _own_face(generated, face_chance, landmarks, mask.core)
     # At the border of the source's skin the new picture may show hair, which is no colour for a forehead.
     edge_px = FEATURE_EDGE * width
-    brows = grown(brow_mask(landmarks, usable.shape), edge_px)
-    skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - brows)
+    sockets = grown(segment.sockets(landmarks, usable.shape), edge_px)
+    skin = usable * mask.skin * (mask.cover + 1e-3) * (1 - sockets)
     bare = segment.fill_face(generated, skin, FILL_SIGMA * width)
     own = np.maximum(usable, 1 - mask.skin) * (1 - mask.behind)
     generated += (1 - own)[..., None] * (bare - generated)
     keep = np.float32(LIGHT_KEEP) * own + (1 - own)  # skin that was filled in has no light of its own
-    lit = mask.lit * (1 - np.maximum(brows, grown(segment.eyes_and_lips(landmarks, usable.shape), edge_px)))
+    lit = mask.lit * (1 - np.maximum(sockets, grown(segment.lips(landmarks, usable.shape), edge_px)))
     above = ramp(height_above(landmarks, lit.shape, BROWS), 0.0, 0.08)
     keep = np.maximum(keep, above)
-    matrix, offset = match_colour(source, generated, mask.sure, lit, keep, above, width)
+    shown = contrast_between(source, generated, mask.sure, mask.core)
+    contrast = shown if contrast is None else contrast
+    matrix, offset = match_colour(source, generated, mask.sure, lit, keep, above, width, contrast)
     gain, hairs = np.ones_like(own), np.zeros_like(own)
     if beard:
         drawn = cv2.transform(generated, matrix) + offset
@@ -361,7 +322,7 @@ def _shares(
     alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
     low = _below_brows(landmarks, mask.cover.shape)
-    return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width)
+    return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width), shown
 
 
 def _reduced(picture: UInt8, step: int) -> Float:

@@ -15,7 +15,8 @@ import numpy as np
 from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
-from vidanon.stages.mesh import EYES, FOREHEAD, LIPS, NOSE
+from vidanon.stages.brows import brow_mask
+from vidanon.stages.mesh import BROWS, EYES, FOREHEAD, LIPS, NOSE
 from vidanon.stages.outline import filled_hull
 from vidanon.stages.synthesize import as_input
 from vidanon.types import Bool, Float, UInt8
@@ -34,6 +35,9 @@ MIN_AREA = 0.004
 """Least area of something in front, as a share of the face."""
 CORE_REACH, EYE_REACH = 0.03, 0.25
 """Borders of the middle of the face and of an eye, as shares of their widths."""
+BROWS_COUNT = 2.0
+"""So many times what is lost of brows counts beside what is lost of a forehead: a brow that ends under hair
+which is not drawn is more conspicuous than smooth skin."""
 
 
 def recipe() -> Recipe:
@@ -93,7 +97,7 @@ def share_in_front(parts: Float, landmarks: Float) -> float:
 
 
 def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
-    """Return the share of the forehead (0..1) that is hair in a new picture and bare in the source.
+    """Return how much of forehead or brows (0..1) is hair in a new picture and bare in the source.
 
     Args:
         picture: uint8 (s, s, 4), of :func:`with_face_channel`.
@@ -101,12 +105,15 @@ def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
         parts: float32 (7, 64, 64), part chances of the source.
     """
     size = parts.shape[-1]
-    forehead = cv2.convexHull(landmarks[list(FOREHEAD)].astype(np.float32) * (size / len(picture)))
-    mask = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(mask, np.round(forehead).astype(np.int32), 1)
     face = cv2.resize(picture[..., 3], (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
     missing = np.clip(parts[list(FACE)].sum(0) - face, 0, 1)
-    return float(missing[mask > 0].mean()) if mask.any() else 0.0
+    small = landmarks * np.float32(size / len(picture))
+    forehead = filled_hull(small[list(FOREHEAD)], missing.shape)
+    hair, lost = (
+        float((missing * mask).sum() / max(mask.sum(), 1.0))
+        for mask in (forehead, brow_mask(small, missing.shape))
+    )
+    return max(hair, min(BROWS_COUNT * lost, 1.0))
 
 
 def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, size: tuple[int, int]) -> Float:
@@ -159,11 +166,21 @@ def eye_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     return np.asarray(left | right)
 
 
-def eyes_and_lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
-    """Return eyes and mouth, float32 (h, w): there, and at the brows, people differ, not their light."""
-    return np.maximum(
-        eye_mask(landmarks, shape).astype(np.float32), filled_hull(landmarks[list(LIPS)], shape)
-    )
+def sockets(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return eyes and brows with the lids between them, float32 (h, w): there people differ, not their light.
+
+    Lids may be deep in the shade of the brow, or painted; both are no colour for the skin around them.
+    """
+    eyes, brows = len(EYES) // 2, len(BROWS) // 2
+    both = eye_mask(landmarks, shape).astype(np.float32)
+    for ids in ((*EYES[:eyes], *BROWS[:brows]), (*EYES[eyes:], *BROWS[brows:])):
+        both = np.maximum(both, filled_hull(landmarks[list(ids)], shape))
+    return both
+
+
+def lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return the mouth, float32 (h, w)."""
+    return filled_hull(landmarks[list(LIPS)], shape)
 
 
 def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:

@@ -95,7 +95,8 @@ def _look(reader: FaceReader, w: Float, around: Float | None = None) -> _Look | 
         return None
     outline = landmarks if around is None else around
     mouth = grown(filled_hull(outline[list(INNER_LIPS)], picture.shape), AROUND_MOUTH * PICTURE_PX)
-    features = np.maximum(segment.eyes_and_lips(outline, picture.shape), brow_mask(outline, picture.shape))
+    eyes, lips = segment.eye_mask(outline, picture.shape), segment.lips(outline, picture.shape)
+    features = np.maximum.reduce([eyes, lips, brow_mask(outline, picture.shape)])
     face = np.maximum(BESIDE_FACE, filled_hull(outline, picture.shape))
     counts = (1 - mouth) * (face + (FEATURES - 1) * features)
     small = [

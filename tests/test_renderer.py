@@ -75,18 +75,32 @@ def test_the_exit_fits_the_size_on_screen(side_px: float, exit_px: int) -> None:
     assert synthesize.exit_for_face(transform) == exit_px
 
 
-def test_a_close_up_shows_what_the_whole_picture_shows() -> None:
+@pytest.mark.parametrize(("part", "size"), [("close-up", 128), ("close-up", 256), ("mouth", 512)])
+def test_a_part_shows_what_the_whole_picture_shows(part: synthesize.Part, size: int) -> None:
     synthesizer = synthesize.Synthesizer(ModelStore(), "cpu", 1)
     w = np.random.default_rng(3).standard_normal(512).astype(np.float32) * np.float32(0.05)
-    for size in (128, 256):
-        synthesizer.prepare(size)
-        synthesizer.prepare(size, close_up=True)
-        whole, part = (synthesizer.picture(w, size, close_up) for close_up in (False, True))
-        assert part.shape == whole.shape
-        x0, y0, x1, _ = (int(edge * size) for edge in synthesize.CLOSE_UP)
-        margin = round(0.06 * size)
-        middle = np.s_[y0 + margin :, x0 + margin : x1 - margin]
-        np.testing.assert_allclose(part[middle].astype(int), whole[middle].astype(int), atol=8)
+    synthesizer.prepare(size)
+    synthesizer.prepare(size, part)
+    whole, alone = synthesizer.picture(w, size), synthesizer.picture(w, size, part)
+    assert alone.shape == whole.shape
+    window = synthesize.PARTS[part]
+    assert window is not None
+    margin = round(0.06 * size)
+    x0, y0, x1, y1 = (int(edge * size) for edge in window)
+    middle = np.s_[y0 + margin : y1 - margin * (y1 < size), x0 + margin : x1 - margin]
+    np.testing.assert_allclose(alone[middle].astype(int), whole[middle].astype(int), atol=8)
+
+
+def test_another_mouth_is_made_alone_where_it_lies_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesizer, asked = synthesize.Synthesizer(ModelStore(), "cpu", 1), []
+    monkeypatch.setattr(synthesizer, "prepare", lambda *_: None)
+    monkeypatch.setattr(synthesizer, "picture", lambda w, size, part: asked.append(part))
+    w, lips = np.zeros(512, np.float32), np.float32([[0.4, 0.7], [0.6, 0.8]])
+    synthesizer.mouth(w, 512 * lips, 512, "close-up")
+    synthesizer.mouth(w, 512 * (lips - np.float32([0.2, 0])), 512, "close-up")
+    synthesizer.mouth(w, 512 * (lips + np.float32([0, 0.1])), 512, "whole")
+    synthesizer.mouth(w, 128 * lips, 128, "whole")
+    assert asked == ["mouth", "close-up", "whole", "whole"]
 
 
 def test_a_face_that_leaves_the_close_up_is_told_from_one_that_fits() -> None:
@@ -96,7 +110,7 @@ def test_a_face_that_leaves_the_close_up_is_told_from_one_that_fits() -> None:
 
     high, unknown = oval(0.5, 0.3) - np.float32([0, 0.15]), np.full((36, 2), np.nan, np.float32)
     faces = np.stack([oval(0.5, 0.3), oval(0.5, 0.4), oval(0.25, 0.2), oval(0.75, 0.2), high, unknown])
-    assert synthesize.fit_close_up(faces).tolist() == [True, False, False, False, False, False]
+    assert synthesize.fit("close-up", faces).tolist() == [True, False, False, False, False, False]
 
 
 class _Noise:
@@ -104,12 +118,12 @@ class _Noise:
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int, close_up: bool = False) -> None: ...
+    def prepare(self, exit_px: int, part: synthesize.Part = "whole") -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.zeros(512, np.float32)
 
-    def picture(self, w: Float, exit_px: int, close_up: bool = False) -> UInt8:
+    def picture(self, w: Float, exit_px: int, part: synthesize.Part = "whole") -> UInt8:
         return np.random.default_rng(0).integers(0, 255, (exit_px, exit_px, 3), dtype=np.uint8)
 
 
@@ -154,14 +168,17 @@ class _Ramp:
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int, close_up: bool = False) -> None: ...
+    def prepare(self, exit_px: int, part: synthesize.Part = "whole") -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.full(512, crop.mean(), np.float32)
 
-    def picture(self, w: Float, exit_px: int, close_up: bool = False) -> UInt8:
+    def picture(self, w: Float, exit_px: int, part: synthesize.Part = "whole") -> UInt8:
         _Ramp.drawn += 1
         return np.full((exit_px, exit_px, 3), round(127.5 * (1 + float(w[0]))), np.uint8)
+
+    def mouth(self, w: Float, lips: Float, exit_px: int, part: synthesize.Part) -> UInt8:
+        return self.picture(w, exit_px, part)
 
 
 class _Everywhere:

@@ -78,7 +78,7 @@ def test_only_what_is_between_the_lips_is_taken_from_the_second_picture() -> Non
     image, landmarks = face(20, TONGUE)
     drawn = []
 
-    def draw(w: Float) -> UInt8:
+    def draw(w: Float, lips: Float) -> UInt8:
         drawn.append(w)
         return np.full(image.shape, TEETH, np.uint8)
 
@@ -105,7 +105,8 @@ def test_faces_of_the_bank_show_teeth_as_they_are_told(reader: FaceReader) -> No
         mesh = reader.mesh(picture)
         if mesh is None or teeth_of(picture, mesh[0]).share < 1:
             continue
-        drawn = [with_teeth(picture, w, mesh[0], Teeth(shade, 1.0), reader.picture) for shade in (0.6, 1.1)]
+        wanted = [Teeth(shade, 1.0) for shade in (0.6, 1.1)]
+        drawn = [with_teeth(picture, w, mesh[0], teeth, lambda w, _: reader.picture(w)) for teeth in wanted]
         shades.append([mouth_shade(x, mesh[0]) for x in drawn])
         one, other = (reader.embed(x, mesh[0]) for x in drawn)
         others.append(float(one @ other))

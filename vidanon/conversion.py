@@ -36,7 +36,12 @@ def recipes(models: ModelStore) -> list[Recipe]:
     from vidanon.stages import segment, synthesize
 
     sizes = (*synthesize.EXIT_REACH_PX, 1024)
-    exits = [synthesize.exit_recipe(models, size, close_up) for size in sizes for close_up in (False, True)]
+    exits = [
+        synthesize.exit_recipe(models, size, part)
+        for size in sizes
+        for part in synthesize.PARTS
+        if part != "mouth" or size >= synthesize.MOUTH_FROM_PX
+    ]
     found = [synthesize.mapper_recipe(), *exits, segment.recipe(), look.recipe()]
     if importlib.util.find_spec("dlib") is not None and not models.problem("dlib-resnet"):
         found.append(recognisers.recipe(models))

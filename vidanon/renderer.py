@@ -33,7 +33,7 @@ from vidanon.settings import Settings
 from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
 from vidanon.stages.outline import outline
 from vidanon.stages.workers import one_thread_each, ordered_map, windowed, worker_pool
-from vidanon.types import Bool, Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
 
 if TYPE_CHECKING:
     from vidanon.stages.encode import Encoder
@@ -95,15 +95,15 @@ class Renderer:
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
         }
-        self._close_ups = {track.id: _close_ups(track) for track in plan.tracks}
+        self._parts = {track.id: _parts(track) for track in plan.tracks}
         self._prepare()
 
     def _prepare(self) -> None:
         """Load what draws the faces."""
         for track in self._plan.tracks:
             drawn = np.isfinite(track.crop_from_frame).all((1, 2))
-            for close_up in np.unique(self._close_ups[track.id][drawn]).tolist():
-                self._synthesizer.prepare(self._exits[track.id], close_up)
+            for part in {self._parts[track.id][offset] for offset in np.flatnonzero(drawn)}:
+                self._synthesizer.prepare(self._exits[track.id], part)
 
     def previewing(
         self, identities: dict[int, IdentityCode], exit_px: int, estranges: bool = False
@@ -137,7 +137,7 @@ class Renderer:
         twin._plan, twin._summary = replace(self._plan, tracks=tuple(tracks)), RenderSummary()
         exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
         twin._exits = {track.id: exit_px for track in tracks}
-        twin._close_ups = {track.id: _close_ups(track) for track in tracks}
+        twin._parts = {track.id: _parts(track) for track in tracks}
         twin._leads, twin._settles = Known(aim), False
         twin._prepare()
         return _Stage(twin, [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)])
@@ -268,9 +268,9 @@ class Renderer:
                 continue
             track, size = face.track, self._exits[key]
             source = track.landmarks[face.offset].astype(np.float32)
-            close_up = bool(self._close_ups[key][face.offset])
+            part = self._parts[key][face.offset]
             with self._summary.timed("generate"):
-                picture = self._synthesizer.picture(face.w, size, close_up)
+                picture = self._synthesizer.picture(face.w, size, part)
             with self._summary.timed("landmarks"):
                 picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
                 mesh = self.landmarker.around(picture, apply(picture_from_frame, source))
@@ -278,7 +278,7 @@ class Renderer:
             with self._summary.timed("segment"):
                 parts = self.part_reader.picture(picture)
             if face.landmarks is not None:
-                again = partial(self._synthesizer.picture, exit_px=size, close_up=close_up)
+                again = partial(self._synthesizer.mouth, exit_px=size, part=part)
                 wanted = teeth_of(work.frame.image, source)
                 with self._summary.timed("generate"):
                     picture = with_teeth(picture, face.w, face.landmarks, wanted, again)
@@ -395,9 +395,10 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
                 yield key, face, before[key], after[key]
 
 
-def _close_ups(track: Track) -> Bool:
-    """Return, by offset, of which new faces a close-up is enough."""
-    return synthesize.fit_close_up(apply_each(track.crop_from_frame, outline(track.landmarks)))
+def _parts(track: Track) -> list[synthesize.Part]:
+    """Return, by offset, which part of the new face's picture is enough."""
+    fits = synthesize.fit("close-up", apply_each(track.crop_from_frame, outline(track.landmarks)))
+    return ["close-up" if fit else "whole" for fit in fits]
 
 
 def render(

@@ -117,10 +117,10 @@ class Leads:
     @cached_property
     def _keeper(self) -> Keeper:
         """Made with the first aim, under its lock: where nobody is drawn its networks are not loaded."""
-        self._synthesizer.prepare(KEEPER_EXIT_PX, close_up=True)
+        self._synthesizer.prepare(KEEPER_EXIT_PX, "close-up")
         return Keeper(
             self._synthesizer.latent,
-            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX, close_up=True),
+            lambda w: self._synthesizer.picture(w, KEEPER_EXIT_PX, "close-up"),
             self._landmarker,
             self._models,
             self._runtime,

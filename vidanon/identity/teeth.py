@@ -57,7 +57,7 @@ def teeth_of(image: UInt8, landmarks: Float) -> Teeth:
 
 
 def with_teeth(
-    picture: UInt8, w: Float, landmarks: Float, wanted: Teeth, draw: Callable[[Float], UInt8]
+    picture: UInt8, w: Float, landmarks: Float, wanted: Teeth, draw: Callable[[Float, Float], UInt8]
 ) -> UInt8:
     """Return a picture of a new face that shows as much of its teeth as the source.
 
@@ -66,7 +66,7 @@ def with_teeth(
         w: float32 (512,), of which it is.
         landmarks: float32 (478, 2), in it, pixels.
         wanted: what is seen of the source's.
-        draw: makes the picture of another w.
+        draw: makes the picture of another w; it has to show what is between some points (n, 2) only.
 
     Returns:
         uint8 RGB (size, size, 3); ``picture`` itself where nothing is lacking.
@@ -74,10 +74,11 @@ def with_teeth(
     lacking = wanted.share * (wanted.shade - mouth_shade(picture, landmarks)) if wanted.share > 0 else 0.0
     if not abs(lacking) > WORTH:  # nor where the new face has closed lips
         return picture
-    other = draw(w + np.float32(np.clip(lacking, -MOST, MOST)) * teeth_direction())
     lips, sigma_px = landmarks[list(INNER_LIPS)], max(SOFT * len(picture), 0.5)
-    low = np.maximum(np.floor(lips.min(axis=0) - 4 * sigma_px).astype(int), 0)
-    high = np.maximum(np.ceil(lips.max(axis=0) + 4 * sigma_px).astype(int) + 1, low)
+    around = np.concatenate([lips - 4 * sigma_px, lips + 4 * sigma_px])
+    other = draw(w + np.float32(np.clip(lacking, -MOST, MOST)) * teeth_direction(), around)
+    low = np.maximum(np.floor(around.min(axis=0)).astype(int), 0)
+    high = np.maximum(np.ceil(around.max(axis=0)).astype(int) + 1, low)
     result, place = picture.copy(), (slice(low[1], high[1]), slice(low[0], high[0]))
     patch = picture[place]
     mouth = filled(lips - low.astype(np.float32), patch.shape)

@@ -8,7 +8,7 @@ Networks are loaded once per process and are safe to call from several threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -30,12 +30,20 @@ Of the finest detail of the sample clip's face (crop of 408 px) a new one shows 
 .69 with 512 and .84 with 1024; of MEAD's (752 px) .75 with 512 and 1.12 with 1024.
 """
 W_SIZE = 512
-CLOSE_UP = (0.125, 0.09375, 0.875, 1.0)
-"""The part of a picture that shows the face, in shares of its side: x0, y0, x1, y1; 32nds, as the generator
-needs. The rest takes a third of its time and is not used unless the head is turned far."""
-CLOSE_UP_MARGIN = 0.03
+Part = Literal["whole", "close-up", "mouth"]
+PARTS: dict[Part, tuple[float, float, float, float] | None] = {
+    "whole": None,
+    "close-up": (0.125, 0.09375, 0.875, 1.0),
+    "mouth": (0.3125, 0.59375, 0.6875, 0.875),
+}
+"""Parts of a picture that can be made alone, in shares of its side: x0, y0, x1, y1; 32nds, as the generator
+needs. A close-up shows the face; the rest takes a third of the time and is not used unless the head is turned
+far. The mouth takes a quarter of a close-up's time."""
+MARGIN = 0.03
 """So far inside it an outline has to lie, shares of the picture's side. Nearer to its border the features
 lack their surroundings: colours are off by 10 of 255 on average, at the margin by 4, beyond .06 by 0."""
+MOUTH_FROM_PX = 512
+"""In smaller pictures a mouth alone saves less than it takes to load what makes it."""
 SMOOTH_SIGMA_FRAMES = 1.0
 SMOOTH_REACH_FRAMES = 3
 EVEN_LIMITS = {128: (0.3, 1.5), 256: (0.3, 1.5), 512: (0.25, 1.0), 1024: (0.25, 1.0)}
@@ -94,19 +102,23 @@ def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
     return next((size for size, reach_px in EXIT_REACH_PX.items() if side_px <= reach_px), 1024)
 
 
-def fit_close_up(outlines: Float) -> Bool:
-    """Say of which faces the close-up shows all.
+def fit(part: Part, outlines: Float) -> Bool:
+    """Say which outlines a part of the picture shows with all that lies within.
 
     Args:
-        outlines: float32 (n, points, 2), what the new faces cover, in the unit crops of the source.
+        part: not the whole.
+        outlines: float32 (n, points, 2), in unit crops.
 
     Returns:
         bool (n,), False where anything is NaN.
     """
-    x0, y0, x1, _ = CLOSE_UP
-    low, high = outlines.min(1) - CLOSE_UP_MARGIN, outlines.max(1) + CLOSE_UP_MARGIN
-    # Below, close-up and picture end together: there is nothing that it lacks.
-    return np.asarray((low[:, 0] >= x0) & (low[:, 1] >= y0) & (high[:, 0] <= x1))
+    window = PARTS[part]
+    assert window is not None
+    x0, y0, x1, y1 = window
+    low, high = outlines.min(1) - MARGIN, outlines.max(1) + MARGIN
+    # Where part and picture end together, as close-ups do below, there is nothing that it lacks.
+    above = (high[:, 1] <= y1) | (np.isfinite(high[:, 1]) & (y1 == 1))
+    return np.asarray((low[:, 0] >= x0) & (low[:, 1] >= y0) & (high[:, 0] <= x1) & above)
 
 
 def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None:
@@ -157,14 +169,14 @@ class Synthesizer:
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
         self._models, self._device, self._workers = models, device, workers
         self._mapper = self._network(mapper_recipe(), bfloat16=False)
-        self._exits: dict[tuple[int, bool], Network] = {}
+        self._exits: dict[tuple[int, Part], Network] = {}
 
     def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
         return shared_network(recipe, self._models.converted, self._device, self._workers, bfloat16)
 
-    def prepare(self, exit_px: int, close_up: bool = False) -> None:
-        """Load a generator exit, or its close-up; call before threads start."""
-        key = exit_px, close_up
+    def prepare(self, exit_px: int, part: Part = "whole") -> None:
+        """Load a generator exit, or a part of it; call before threads start."""
+        key = exit_px, part
         if key not in self._exits:
             self._exits[key] = self._network(exit_recipe(self._models, *key), bfloat16=True)
 
@@ -183,15 +195,33 @@ class Synthesizer:
         inputs = (crop, identity, blendshapes, landmarks)
         return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
 
-    def picture(self, w: Float, exit_px: int, close_up: bool = False) -> UInt8:
-        """Generate the face of w, uint8 RGB (exit_px, exit_px, 3); what is outside a close-up mirrors it."""
-        out = self._exits[exit_px, close_up](w[None])[0][0]
-        part = np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)
-        if not close_up:
-            return np.asarray(part, np.uint8)
-        x0, y0, x1, y1 = (int(edge * exit_px) for edge in CLOSE_UP)
+    def picture(self, w: Float, exit_px: int, part: Part = "whole") -> UInt8:
+        """Generate the face of w, uint8 RGB (exit_px, exit_px, 3); what is outside a part mirrors it."""
+        out = self._exits[exit_px, part](w[None])[0][0]
+        drawn = np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)
+        window = PARTS[part]
+        if window is None:
+            return np.asarray(drawn, np.uint8)
+        x0, y0, x1, y1 = (int(edge * exit_px) for edge in window)
         borders = y0, exit_px - y1, x0, exit_px - x1
-        return np.asarray(cv2.copyMakeBorder(part, *borders, cv2.BORDER_REFLECT_101), np.uint8)
+        return np.asarray(cv2.copyMakeBorder(drawn, *borders, cv2.BORDER_REFLECT_101), np.uint8)
+
+    def mouth(self, w: Float, lips: Float, exit_px: int, part: Part) -> UInt8:
+        """Generate another mouth for a face; what is around it may be anything.
+
+        Args:
+            w: float32 (512,), of the face with that mouth.
+            lips: float32 (n, 2), the lips and what is taken around them, pixels of the face's picture.
+            exit_px: as of that picture.
+            part: of which it is.
+
+        Returns:
+            uint8 RGB (exit_px, exit_px, 3).
+        """
+        if exit_px >= MOUTH_FROM_PX and fit("mouth", lips[None] / np.float32(exit_px))[0]:
+            part = "mouth"
+            self.prepare(exit_px, part)  # few videos need it
+        return self.picture(w, exit_px, part)
 
 
 def mapper_recipe() -> Recipe:
@@ -211,14 +241,14 @@ def mapper_recipe() -> Recipe:
     return Recipe("mapper", build, example, (weights_path("mapper.safetensors"),))
 
 
-def exit_recipe(models: ModelStore, exit_px: int, close_up: bool = False) -> Recipe:
-    """Return how a generator exit, or its close-up, is made.
+def exit_recipe(models: ModelStore, exit_px: int, part: Part = "whole") -> Recipe:
+    """Return how a generator exit, or a part of it, is made.
 
     Raises:
         ModelsError: the generator is missing.
     """
     graph = models.path("generator-synthesis")
-    window = CLOSE_UP if close_up else None
+    window = PARTS[part]
 
     def build() -> nn.Module:
         from vidanon.networks.exit_heads import arrange_for_inference, load_exit_generator
@@ -226,5 +256,5 @@ def exit_recipe(models: ModelStore, exit_px: int, close_up: bool = False) -> Rec
         return arrange_for_inference(load_exit_generator(models, exit_px, window))
 
     weights = (graph, graph.with_suffix(".bin"), weights_path("exits.safetensors"))
-    name = f"{'close-up' if close_up else 'exit'}-{exit_px}"
+    name = f"{'exit' if part == 'whole' else part}-{exit_px}"
     return Recipe(name, build, (np.zeros((1, W_SIZE), np.float32),), weights, window or ())

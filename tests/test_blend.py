@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vidanon.geometry import apply, compose, fit_similarity, invert, unit_crop_from_frame
 from vidanon.networks.segmenter import MAP_PX, Part
 from vidanon.stages import blend, gate, obscure, segment, warp
-from vidanon.stages.mesh import BROWS, CONTROL, EYES, FACE_OVAL, LIPS
+from vidanon.stages.mesh import BROWS, CONTROL, EYES, FACE_OVAL, LIPS, NOSE
 from vidanon.types import Bool, Float, UInt8
 
 
@@ -236,6 +236,18 @@ def test_what_takes_the_place_of_new_hair_has_not_the_shade_of_the_lids(landmark
     result = put_on(image, landmarks, head_parts(), new)
     temple, cheek = (result[rows, 98:106].mean() for rows in (slice(125, 140), slice(165, 185)))
     assert temple == pytest.approx(cheek, abs=6), "a smear beside the eye"
+
+
+def test_a_strand_of_new_hair_below_an_eye_is_not_drawn_but_the_eye_is(landmarks: Float) -> None:
+    landmarks[list(NOSE)] = (150, 170)
+    landmarks[list(LIPS)] = [(110 + 80 * x, 195) for x in np.linspace(0, 1, len(LIPS))]
+    image = np.full((300, 300, 3), (200, 160, 140), np.uint8)
+    new = np.full((300, 300, 4), (190, 150, 130, 255), np.uint8)
+    new[137:144, 118:133, :3] = 40
+    new[:, :123] = (60, 40, 20, 0)
+    result = put_on(image, landmarks, head_parts(), new)
+    skin, below, eye = result[155:165, 140:160], result[156:166, 117:121], result[139:142, 119:130]
+    assert below.mean() > skin.mean() - 15 and eye.mean() < skin.mean() - 30
 
 
 def test_hair_over_the_brows_of_a_new_face_speaks_against_it(landmarks: Float) -> None:

@@ -159,13 +159,15 @@ def _own_face(generated: Float, face: Float, landmarks: Float, core: Float) -> F
         generated: float32 RGB (h, w, 3), 0..255.
         face: float32 (h, w), chance that it shows face.
         landmarks: float32 (478, 2), pixels.
-        core: float32 (h, w), eyes, nose and mouth, which are always used.
+        core: float32 (h, w), eyes, nose and mouth, which are always used, but not what surely is hair beside
+            the eyes.
     """
     width = face_width(landmarks)
     height = height_above(landmarks, face.shape, BROWS)
     above_brows = ramp(height, 0.0, 0.08)
     likely = ramp(face, 0.4, 0.7)
     close, wide = (_inside(likely, edge * width) for edge in (HAIR_EDGE, HAIR_EDGE_ABOVE))
+    core = core * np.maximum(segment.features(landmarks, face.shape), likely)
     own = np.maximum(close + above_brows * (wide - close), core)
     # Single strands are finer than the chances of parts, but they stand out from the skin around them.
     grey = np.asarray(cv2.cvtColor(generated, cv2.COLOR_RGB2GRAY), np.float32)

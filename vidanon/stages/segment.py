@@ -166,6 +166,13 @@ def eye_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     return np.asarray(left | right)
 
 
+def features(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return the eyes between their lids, and nose and mouth with what is between them, float32 (h, w)."""
+    half = len(EYES) // 2
+    hulls = (EYES[:half], EYES[half:], (*NOSE, *LIPS))
+    return np.asarray(np.max([filled_hull(landmarks[list(ids)], shape) for ids in hulls], axis=0), np.float32)
+
+
 def sockets(landmarks: Float, shape: tuple[int, ...]) -> Float:
     """Return eyes and brows with the lids between them, float32 (h, w): there people differ, not their light.
 

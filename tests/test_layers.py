@@ -22,6 +22,7 @@ RANKS |= {
     "measures": 0,
     "tally": 3,
     "compare": 3,
+    "side_by_side": 3,
     "audit": 3,
     "bars": 3,
     "sheets": 3,

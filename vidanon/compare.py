@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, repeat, zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from vidanon.identity.teeth import mouth_shades
 from vidanon.measures import detail_left, fine_detail, is_same_picture, is_unchanged
 from vidanon.progress import Meter
 from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers, margins_of
+from vidanon.side_by_side import Frames, opened, side_by_side
 from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.head_pose import HeadPose, angle_deg
@@ -44,7 +44,6 @@ from vidanon.types import Float, Frame, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
-    from vidanon.stages.decode import Decoder
 
 MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
@@ -53,7 +52,6 @@ _LOOK_EVERY_FRAMES = 6
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _LINK_FRAMES = 15
-_PTS_TOLERANCE_S = 0.002
 _EYE_CORNER_IDS = (33, 263)
 _CLEAR_OF_LINE = 0.03
 """Coding noise moves similarities and distances by less."""
@@ -73,8 +71,6 @@ class _Look:
 
 Judged = Callable[[int, Float], bool]
 """Whether the recognisers look at a source face: index of the frame, box (4,)."""
-Frames = tuple[Frame, Frame, Frame | None]
-"""One frame of the source, of the result, and of an earlier result."""
 Observer = Callable[[Frame, Frame, list[FacePair]], None]
 """Called in order with source, output and face pairs of the frames that have any."""
 
@@ -364,14 +360,14 @@ def compare_videos(
         ModelsError: a model, or dlib where asked for, is missing.
     """
     memory = memory or Memory()
-    with _opened(source, output, memory) as (first, second, earlier), worker_pool(workers) as pool:
+    with opened(source, output, memory) as (first, second, earlier), worker_pool(workers) as pool:
         if (first.info.width, first.info.height) != (second.info.width, second.info.height):
             raise InputError(
                 f"{output}: its pictures are not of the size of {source}; compare matching files"
             )
         comparison = _Comparison(models, judged, workers, recognisers, observe, memory, looks)
         tally = comparison.tally
-        frames = _side_by_side(first, second, earlier, tally)
+        frames = side_by_side(first, second, earlier, tally)
         if earlier is None:
             groups = in_groups(frames, _LOOK_EVERY_FRAMES, _FIRST_GROUP_FRAMES)
             begun = ordered_map(pool, comparison.scanner.begin, groups, 1)
@@ -415,7 +411,7 @@ def judge_again(
     comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory)
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
-    with _opened(source, output, memory) as videos, worker_pool(workers) as pool:
+    with opened(source, output, memory) as videos, worker_pool(workers) as pool:
         source_frames, output_frames = (video.part(wanted) for video in videos[:2])
         earlier = repeat(None) if videos[2] is None else videos[2].part(wanted)
         asked = zip(source_frames, output_frames, earlier, strict=False)
@@ -426,31 +422,3 @@ def judge_again(
             pairs += seen
             hidden += unseen
     return pairs, hidden
-
-
-@contextmanager
-def _opened(source: Path, output: Path, memory: Memory) -> Iterator[tuple[Decoder, Decoder, Decoder | None]]:
-    """Open both videos, and the earlier result if one is remembered."""
-    from vidanon.stages.decode import Decoder
-
-    paths = (source, output) if memory.output is None else (source, output, memory.output)
-    with ExitStack() as stack:
-        first, second, *earlier = (stack.enter_context(Decoder(path, exact=False)) for path in paths)
-        yield first, second, earlier[0] if earlier else None
-
-
-def _side_by_side(first: Decoder, second: Decoder, earlier: Decoder | None, tally: Tally) -> Iterator[Frames]:
-    """Yield frames of equal index; count frames, and those whose time since the first one differs."""
-    start_a = start_b = 0.0
-    before = iter(earlier or ())
-    for a, b in zip_longest(first, second):
-        tally.source_frames += a is not None
-        tally.output_frames += b is not None
-        if a is None or b is None:
-            continue
-        time_a, time_b = float(a.pts * first.info.time_base), float(b.pts * second.info.time_base)
-        if a.index == 0:
-            start_a, start_b = time_a, time_b
-        tally.times_s.append(time_a - start_a)
-        tally.pts_errors += abs((time_a - start_a) - (time_b - start_b)) > _PTS_TOLERANCE_S
-        yield a, b, next(before, None)

@@ -169,6 +169,13 @@ def test_a_hand_in_front_of_the_face_stays(landmarks: Float) -> None:
     assert share_kept(image, result, (115, 130, 140, 160)) < 0.05, "the rest of the face is covered"
 
 
+def test_what_hardly_reaches_in_from_outside_is_no_hand(landmarks: Float) -> None:
+    image, middle = noise(9), (125, 155, 140, 175)
+    hand, stain = (put_on(image, landmarks, head_parts(occluder=(left, 150, 165, 180))) for left in (40, 82))
+    assert share_kept(image, hand, middle) > 0.9
+    assert abs(share_kept(image, stain, middle)) < 0.1
+
+
 def test_a_hand_that_gives_somebody_away_is_covered(landmarks: Float) -> None:
     image, hand, fringe = noise(7), (158, 178, 185, 205), (135, 68, 165, 76)
     parts = head_parts(occluder=(150, 170, 300, 230), hair=(0, 0, 300, 110))

@@ -138,7 +138,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     cover = np.maximum(oval * (1 - np.maximum(neither, beyond)), np.maximum(above, below))
     far = past_middle(landmarks, shape)
     if far.any():
-        cover = np.maximum(cover, protruding(far, skin, landmarks))
+        cover = np.maximum(cover, protruding(far, parts, landmarks))
     behind = far * (1 - ramp(generated_face, 0.35, 0.65))
     lit = cover * skin * (1 - keep) * (1 - beard)  # a dark beard is neither dark skin nor shade
     sure = oval * lit * generated_face

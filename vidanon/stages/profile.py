@@ -22,7 +22,7 @@ SOFT = (-0.06, -0.02)
 BROW_EDGE = (-0.12, -0.04)
 """Likewise below the top of the brows: on the forehead it is hair that ends the new face, and skin takes its
 place."""
-PROTRUDES, EDGE = 0.06, 0.04
+PROTRUDES, EDGE = 0.1, 0.06
 """So far past its landmarks a profile may reach, and so much around it is covered, face widths."""
 AWAY_FROM_SKIN = 0.02
 """Border of the background, face widths, from which no colour is taken."""
@@ -79,17 +79,18 @@ def grown_profile(landmarks: Float, grow: float) -> Float:
     return np.asarray(landmarks[list(MIDLINE)] + shift, np.float32)
 
 
-def protruding(past: Float, skin: Float, landmarks: Float) -> Float:
+def protruding(past: Float, parts: Float, landmarks: Float) -> Float:
     """Find what of the source's profile reaches past the oval of the face; float32 (h, w), 0..1.
 
     Args:
         past: see :func:`past_middle`.
-        skin: float32 (h, w), where the source shows face.
+        parts: float32 (h, w, 7), part chances of the source; brows and lashes in profile may look like hair.
         landmarks: float32 (478, 2), pixels of these.
     """
     width = face_width(landmarks)
     reach = filled_hull(np.concatenate([landmarks, grown_profile(landmarks, PROTRUDES)]), past.shape)
-    return grown(past * skin * reach, EDGE * width)
+    head = 1 - ramp(parts[..., BEHIND].sum(2), 0.5, 0.8)
+    return grown(past * head * reach, EDGE * width)
 
 
 def background(source: Float, parts: Float, past: Float, width_px: float) -> tuple[Float, Float]:

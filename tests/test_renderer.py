@@ -75,15 +75,15 @@ def test_the_exit_fits_the_size_on_screen(side_px: float, exit_px: int) -> None:
     assert synthesize.exit_for_face(transform) == exit_px
 
 
-@pytest.mark.parametrize(("part", "size"), [("close-up", 128), ("close-up", 256), ("mouth", 512)])
-def test_a_part_shows_what_the_whole_picture_shows(part: synthesize.Part, size: int) -> None:
+@pytest.mark.parametrize(("cutout", "size"), [("close-up", 128), ("close-up", 256), ("mouth", 512)])
+def test_a_cutout_shows_what_the_whole_picture_shows(cutout: synthesize.Cutout, size: int) -> None:
     synthesizer = synthesize.Synthesizer(ModelStore(), "cpu", 1)
     w = np.random.default_rng(3).standard_normal(512).astype(np.float32) * np.float32(0.05)
     synthesizer.prepare(size)
-    synthesizer.prepare(size, part)
-    whole, alone = synthesizer.picture(w, size), synthesizer.picture(w, size, part)
+    synthesizer.prepare(size, cutout)
+    whole, alone = synthesizer.picture(w, size), synthesizer.picture(w, size, cutout)
     assert alone.shape == whole.shape
-    window = synthesize.PARTS[part]
+    window = synthesize.CUTOUTS[cutout]
     assert window is not None
     margin = round(0.06 * size)
     x0, y0, x1, y1 = (int(edge * size) for edge in window)
@@ -94,7 +94,7 @@ def test_a_part_shows_what_the_whole_picture_shows(part: synthesize.Part, size: 
 def test_another_mouth_is_made_alone_where_it_lies_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     synthesizer, asked = synthesize.Synthesizer(ModelStore(), "cpu", 1), []
     monkeypatch.setattr(synthesizer, "prepare", lambda *_: None)
-    monkeypatch.setattr(synthesizer, "picture", lambda w, size, part: asked.append(part))
+    monkeypatch.setattr(synthesizer, "picture", lambda w, size, cutout: asked.append(cutout))
     w, lips = np.zeros(512, np.float32), np.float32([[0.4, 0.7], [0.6, 0.8]])
     synthesizer.mouth(w, 512 * lips, 512, "close-up")
     synthesizer.mouth(w, 512 * (lips - np.float32([0.2, 0])), 512, "close-up")
@@ -118,12 +118,12 @@ class _Noise:
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int, part: synthesize.Part = "whole") -> None: ...
+    def prepare(self, exit_px: int, cutout: synthesize.Cutout = "whole") -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.zeros(512, np.float32)
 
-    def picture(self, w: Float, exit_px: int, part: synthesize.Part = "whole") -> UInt8:
+    def picture(self, w: Float, exit_px: int, cutout: synthesize.Cutout = "whole") -> UInt8:
         return np.random.default_rng(0).integers(0, 255, (exit_px, exit_px, 3), dtype=np.uint8)
 
 
@@ -168,17 +168,17 @@ class _Ramp:
 
     def __init__(self, models: object, device: str, workers: int) -> None: ...
 
-    def prepare(self, exit_px: int, part: synthesize.Part = "whole") -> None: ...
+    def prepare(self, exit_px: int, cutout: synthesize.Cutout = "whole") -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         return np.full(512, crop.mean(), np.float32)
 
-    def picture(self, w: Float, exit_px: int, part: synthesize.Part = "whole") -> UInt8:
+    def picture(self, w: Float, exit_px: int, cutout: synthesize.Cutout = "whole") -> UInt8:
         _Ramp.drawn += 1
         return np.full((exit_px, exit_px, 3), round(127.5 * (1 + float(w[0]))), np.uint8)
 
-    def mouth(self, w: Float, lips: Float, exit_px: int, part: synthesize.Part) -> UInt8:
-        return self.picture(w, exit_px, part)
+    def mouth(self, w: Float, lips: Float, exit_px: int, cutout: synthesize.Cutout) -> UInt8:
+        return self.picture(w, exit_px, cutout)
 
 
 class _Everywhere:

@@ -37,10 +37,10 @@ def recipes(models: ModelStore) -> list[Recipe]:
 
     sizes = (*synthesize.EXIT_REACH_PX, 1024)
     exits = [
-        synthesize.exit_recipe(models, size, part)
+        synthesize.exit_recipe(models, size, cutout)
         for size in sizes
-        for part in synthesize.PARTS
-        if part != "mouth" or size >= synthesize.MOUTH_FROM_PX
+        for cutout in synthesize.CUTOUTS
+        if cutout != "mouth" or size >= synthesize.MOUTH_FROM_PX
     ]
     found = [synthesize.mapper_recipe(), *exits, segment.recipe(), look.recipe()]
     if importlib.util.find_spec("dlib") is not None and not models.problem("dlib-resnet"):

@@ -95,15 +95,15 @@ class Renderer:
             track.id: synthesize.exit_for_face(track.crop_from_frame, settings.render.exit_px)
             for track in plan.tracks
         }
-        self._parts = {track.id: _parts(track) for track in plan.tracks}
+        self._cutouts = {track.id: _cutouts(track) for track in plan.tracks}
         self._prepare()
 
     def _prepare(self) -> None:
         """Load what draws the faces."""
         for track in self._plan.tracks:
             drawn = np.isfinite(track.crop_from_frame).all((1, 2))
-            for part in {self._parts[track.id][offset] for offset in np.flatnonzero(drawn)}:
-                self._synthesizer.prepare(self._exits[track.id], part)
+            for cutout in {self._cutouts[track.id][offset] for offset in np.flatnonzero(drawn)}:
+                self._synthesizer.prepare(self._exits[track.id], cutout)
 
     def previewing(
         self, identities: dict[int, IdentityCode], exit_px: int, estranges: bool = False
@@ -137,7 +137,7 @@ class Renderer:
         twin._plan, twin._summary = replace(self._plan, tracks=tuple(tracks)), RenderSummary()
         exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
         twin._exits = {track.id: exit_px for track in tracks}
-        twin._parts = {track.id: _parts(track) for track in tracks}
+        twin._cutouts = {track.id: _cutouts(track) for track in tracks}
         twin._leads, twin._settles = Known(aim), False
         twin._prepare()
         return _Stage(twin, [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)])
@@ -268,9 +268,9 @@ class Renderer:
                 continue
             track, size = face.track, self._exits[key]
             source = track.landmarks[face.offset].astype(np.float32)
-            part = self._parts[key][face.offset]
+            cutout = self._cutouts[key][face.offset]
             with self._summary.timed("generate"):
-                picture = self._synthesizer.picture(face.w, size, part)
+                picture = self._synthesizer.picture(face.w, size, cutout)
             with self._summary.timed("landmarks"):
                 picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
                 mesh = self.landmarker.around(picture, apply(picture_from_frame, source))
@@ -278,7 +278,7 @@ class Renderer:
             with self._summary.timed("segment"):
                 parts = self.part_reader.picture(picture)
             if face.landmarks is not None:
-                again = partial(self._synthesizer.mouth, exit_px=size, part=part)
+                again = partial(self._synthesizer.mouth, exit_px=size, cutout=cutout)
                 wanted = teeth_of(work.frame.image, source)
                 with self._summary.timed("generate"):
                     picture = with_teeth(picture, face.w, face.landmarks, wanted, again)
@@ -395,8 +395,8 @@ def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _F
                 yield key, face, before[key], after[key]
 
 
-def _parts(track: Track) -> list[synthesize.Part]:
-    """Return, by offset, which part of the new face's picture is enough."""
+def _cutouts(track: Track) -> list[synthesize.Cutout]:
+    """Return, by offset, which cutout of the new face's picture is enough."""
     fits = synthesize.fit("close-up", apply_each(track.crop_from_frame, outline(track.landmarks)))
     return ["close-up" if fit else "whole" for fit in fits]
 

@@ -93,19 +93,19 @@ class _Mirror:
         self._crops: list[UInt8] = []
         self._lock = threading.Lock()
 
-    def prepare(self, exit_px: int, part: synthesize.Part = "whole") -> None: ...
+    def prepare(self, exit_px: int, cutout: synthesize.Cutout = "whole") -> None: ...
 
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         with self._lock:
             self._crops.append(np.asarray((crop.transpose(1, 2, 0) + 1) * 127.5, np.uint8))
             return np.full(512, STEP * (len(self._crops) - 1), np.float32)
 
-    def picture(self, w: Float, exit_px: int, part: synthesize.Part = "whole") -> UInt8:
+    def picture(self, w: Float, exit_px: int, cutout: synthesize.Cutout = "whole") -> UInt8:
         crop = self._crops[int(np.clip(round(float(w[0]) / STEP), 0, len(self._crops) - 1))]
         return np.asarray(cv2.resize(crop, (exit_px, exit_px)), np.uint8)
 
-    def mouth(self, w: Float, lips: Float, exit_px: int, part: synthesize.Part) -> UInt8:
-        return self.picture(w, exit_px, part)
+    def mouth(self, w: Float, lips: Float, exit_px: int, cutout: synthesize.Cutout) -> UInt8:
+        return self.picture(w, exit_px, cutout)
 
 
 def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(

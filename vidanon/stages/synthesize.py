@@ -30,8 +30,8 @@ Of the finest detail of the sample clip's face (crop of 408 px) a new one shows 
 .69 with 512 and .84 with 1024; of MEAD's (752 px) .75 with 512 and 1.12 with 1024.
 """
 W_SIZE = 512
-Part = Literal["whole", "close-up", "mouth"]
-PARTS: dict[Part, tuple[float, float, float, float] | None] = {
+Cutout = Literal["whole", "close-up", "mouth"]
+CUTOUTS: dict[Cutout, tuple[float, float, float, float] | None] = {
     "whole": None,
     "close-up": (0.125, 0.09375, 0.875, 1.0),
     "mouth": (0.3125, 0.59375, 0.6875, 0.875),
@@ -102,21 +102,21 @@ def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
     return next((size for size, reach_px in EXIT_REACH_PX.items() if side_px <= reach_px), 1024)
 
 
-def fit(part: Part, outlines: Float) -> Bool:
-    """Say which outlines a part of the picture shows with all that lies within.
+def fit(cutout: Cutout, outlines: Float) -> Bool:
+    """Say which outlines a cutout shows with all that lies within.
 
     Args:
-        part: not the whole.
+        cutout: not the whole.
         outlines: float32 (n, points, 2), in unit crops.
 
     Returns:
         bool (n,), False where anything is NaN.
     """
-    window = PARTS[part]
+    window = CUTOUTS[cutout]
     assert window is not None
     x0, y0, x1, y1 = window
     low, high = outlines.min(1) - MARGIN, outlines.max(1) + MARGIN
-    # Where part and picture end together, as close-ups do below, there is nothing that it lacks.
+    # Where cutout and picture end together, as close-ups do below, there is nothing that it lacks.
     above = (high[:, 1] <= y1) | (np.isfinite(high[:, 1]) & (y1 == 1))
     return np.asarray((low[:, 0] >= x0) & (low[:, 1] >= y0) & (high[:, 0] <= x1) & above)
 
@@ -169,14 +169,14 @@ class Synthesizer:
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
         self._models, self._device, self._workers = models, device, workers
         self._mapper = self._network(mapper_recipe(), bfloat16=False)
-        self._exits: dict[tuple[int, Part], Network] = {}
+        self._exits: dict[tuple[int, Cutout], Network] = {}
 
     def _network(self, recipe: Recipe, bfloat16: bool) -> Network:
         return shared_network(recipe, self._models.converted, self._device, self._workers, bfloat16)
 
-    def prepare(self, exit_px: int, part: Part = "whole") -> None:
-        """Load a generator exit, or a part of it; call before threads start."""
-        key = exit_px, part
+    def prepare(self, exit_px: int, cutout: Cutout = "whole") -> None:
+        """Load a generator exit, or a cutout of it; call before threads start."""
+        key = exit_px, cutout
         if key not in self._exits:
             self._exits[key] = self._network(exit_recipe(self._models, *key), bfloat16=True)
 
@@ -195,33 +195,33 @@ class Synthesizer:
         inputs = (crop, identity, blendshapes, landmarks)
         return np.asarray(self._mapper(*(x[None] for x in inputs))[0][0], np.float32)
 
-    def picture(self, w: Float, exit_px: int, part: Part = "whole") -> UInt8:
-        """Generate the face of w, uint8 RGB (exit_px, exit_px, 3); what is outside a part mirrors it."""
-        out = self._exits[exit_px, part](w[None])[0][0]
+    def picture(self, w: Float, exit_px: int, cutout: Cutout = "whole") -> UInt8:
+        """Generate the face of w, uint8 RGB (exit_px, exit_px, 3); what is outside a cutout mirrors it."""
+        out = self._exits[exit_px, cutout](w[None])[0][0]
         drawn = np.clip(out.transpose(1, 2, 0) * 127.5 + 127.5, 0, 255).round().astype(np.uint8)
-        window = PARTS[part]
+        window = CUTOUTS[cutout]
         if window is None:
             return np.asarray(drawn, np.uint8)
         x0, y0, x1, y1 = (int(edge * exit_px) for edge in window)
         borders = y0, exit_px - y1, x0, exit_px - x1
         return np.asarray(cv2.copyMakeBorder(drawn, *borders, cv2.BORDER_REFLECT_101), np.uint8)
 
-    def mouth(self, w: Float, lips: Float, exit_px: int, part: Part) -> UInt8:
+    def mouth(self, w: Float, lips: Float, exit_px: int, cutout: Cutout) -> UInt8:
         """Generate another mouth for a face; what is around it may be anything.
 
         Args:
             w: float32 (512,), of the face with that mouth.
             lips: float32 (n, 2), the lips and what is taken around them, pixels of the face's picture.
             exit_px: as of that picture.
-            part: of which it is.
+            cutout: of which it is.
 
         Returns:
             uint8 RGB (exit_px, exit_px, 3).
         """
         if exit_px >= MOUTH_FROM_PX and fit("mouth", lips[None] / np.float32(exit_px))[0]:
-            part = "mouth"
-            self.prepare(exit_px, part)  # few videos need it
-        return self.picture(w, exit_px, part)
+            cutout = "mouth"
+            self.prepare(exit_px, cutout)  # few videos need it
+        return self.picture(w, exit_px, cutout)
 
 
 def mapper_recipe() -> Recipe:
@@ -241,14 +241,14 @@ def mapper_recipe() -> Recipe:
     return Recipe("mapper", build, example, (weights_path("mapper.safetensors"),))
 
 
-def exit_recipe(models: ModelStore, exit_px: int, part: Part = "whole") -> Recipe:
-    """Return how a generator exit, or a part of it, is made.
+def exit_recipe(models: ModelStore, exit_px: int, cutout: Cutout = "whole") -> Recipe:
+    """Return how a generator exit, or a cutout of it, is made.
 
     Raises:
         ModelsError: the generator is missing.
     """
     graph = models.path("generator-synthesis")
-    window = PARTS[part]
+    window = CUTOUTS[cutout]
 
     def build() -> nn.Module:
         from vidanon.networks.exit_heads import arrange_for_inference, load_exit_generator
@@ -256,5 +256,5 @@ def exit_recipe(models: ModelStore, exit_px: int, part: Part = "whole") -> Recip
         return arrange_for_inference(load_exit_generator(models, exit_px, window))
 
     weights = (graph, graph.with_suffix(".bin"), weights_path("exits.safetensors"))
-    name = f"{'exit' if part == 'whole' else part}-{exit_px}"
+    name = f"{'exit' if cutout == 'whole' else cutout}-{exit_px}"
     return Recipe(name, build, (np.zeros((1, W_SIZE), np.float32),), weights, window or ())

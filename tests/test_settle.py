@@ -206,7 +206,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(clip: Path) -> Plan:
     model("face-landmarker")
     key = clip.with_name("key")
-    key.write_bytes(bytes(range(32)))  # with every key the faces are others, and some hardly rest otherwise
+    key.write_bytes(
+        bytes(range(2, 34))
+    )  # with every key the faces are others, and some hardly rest otherwise
     return analyse(clip, load_settings(None, [f"identity.key_file={key}"]), ModelStore())
 
 
@@ -236,7 +238,7 @@ def test_heads_of_a_real_video_are_seen_to_be_turned_and_to_rest_as_they_did(cli
     without, with_bend = np.mean(turned, axis=0)
     assert with_bend < without - 0.1 and with_bend < 1.6
     without, with_mien = np.mean(amiss, axis=0)
-    assert with_mien < 0.99 * without, "with most keys it is .85 to .95"
+    assert with_mien < 0.95 * without
 
 
 def test_what_surrounds_a_face_is_cut_out_with_it(clip: Path, plan: Plan) -> None:

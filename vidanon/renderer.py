@@ -336,7 +336,7 @@ class Renderer:
 
         Returns:
             float32 (478, 2), where its landmarks came to lie, pixels, and (3,), how much more contrast the
-            source was seen to have; None where it could not be drawn.
+            source is taken to have; None where it could not be drawn.
         """
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render

@@ -51,17 +51,15 @@ def eye_shade(image: UInt8, landmarks: Float) -> float:
         image: uint8 RGB (h, w, 3).
         landmarks: float32 (478, 2), pixels.
     """
-    grey, half = _grey(image), len(EYES) // 2
+    half = len(EYES) // 2
     shades: list[float] = []
     for ids in (EYES[:half], EYES[half:]):
-        eye = landmarks[list(ids)]
-        low = np.maximum(np.floor(eye.min(axis=0)).astype(int), 0)
-        high = np.maximum(np.ceil(eye.max(axis=0)).astype(int) + 1, low)
-        patch = grey[low[1] : high[1], low[0] : high[0]]
+        patch, eye = _patch_around(image, landmarks[list(ids)])
         if patch.size:
-            seen = np.sort(patch[filled_hull(eye - low.astype(np.float32), patch.shape) > 0])
+            seen = np.sort(_grey(patch)[filled_hull(eye, patch.shape) > 0])
             shades.extend(seen[: max(1, round(DARKEST * len(seen)))])
-    return _beside_cheeks(float(np.mean(shades)) if shades else 255.0, grey, landmarks)
+    cheeks = _brightness(image, landmarks, UPPER_CHEEKS, _grey)
+    return min(float(np.mean(shades)) / max(cheeks, 1.0), 1.0) if shades else 1.0
 
 
 def mouth_opening(landmarks: Float) -> float:
@@ -79,15 +77,20 @@ def mouth_shade(image: UInt8, landmarks: Float) -> float:
         image: uint8 RGB (h, w, 3).
         landmarks: float32 (478, 2), pixels.
     """
-    inner = landmarks[list(INNER_LIPS)]
-    low = np.maximum(np.floor(inner.min(axis=0)).astype(int), 0)
-    high = np.maximum(np.ceil(inner.max(axis=0)).astype(int) + 1, low)
-    mouth = _not_red(image[low[1] : high[1], low[0] : high[0]])
-    share = filled(inner - low.astype(np.float32), mouth.shape) if mouth.size else mouth
+    patch, inner = _patch_around(image, landmarks[list(INNER_LIPS)])
+    mouth = _not_red(patch)
+    share = filled(inner, mouth.shape) if mouth.size else mouth
     if mouth_opening(landmarks) < LEAST_OPEN or share.sum() < 1:
         return float("nan")
     cheeks = _brightness(image, landmarks, UPPER_CHEEKS, _not_red)
     return min(float((mouth * share).sum() / share.sum()) / max(cheeks, 1.0), BRIGHTEST)
+
+
+def _patch_around(image: UInt8, points: Float) -> tuple[UInt8, Float]:
+    """Return what lies around some points (n, 2), as far as the image goes, and where they are in it."""
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
+    high = np.maximum(np.ceil(points.max(axis=0)).astype(int) + 1, low)
+    return image[low[1] : high[1], low[0] : high[0]], points - low.astype(np.float32)
 
 
 def _not_red(image: UInt8) -> UInt8:

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 
 from vidanon.stages import segment
-from vidanon.stages.mesh import LIPS
-from vidanon.stages.outline import face_width, filled_hull, height_above
+from vidanon.stages.outline import face_width, height_above
 from vidanon.types import Float, UInt8
 
 HAIRS = 0.9
@@ -48,7 +47,7 @@ def beard_shares(
         source's; float32 (h, w), 0..1.
     """
     width = face_width(landmarks)
-    not_lips = 1 - filled_hull(landmarks[list(LIPS)], parts.shape)
+    not_lips = 1 - segment.lips(landmarks, parts.shape)
     below_nose = segment.ramp(-height_above(landmarks, parts.shape, (UNDER_NOSE,)), 0, TOP_EDGE)
     chance = parts[..., segment.BEARD] + parts[..., segment.HAIR]
     beard = segment.ramp(chance, BEARD_FROM, BEARD_SURE) * below_nose * not_lips

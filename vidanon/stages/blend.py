@@ -217,7 +217,7 @@ def blend(
         contrast: float32 (3,), see :func:`vidanon.stages.colour.contrast_between`; None: as this frame shows.
 
     Returns:
-        The contrast as this frame shows it.
+        The contrast that it was given.
     """
     x0, y0, x1, y1 = region
     patch = image[y0:y1, x0:x1]
@@ -228,13 +228,13 @@ def blend(
     size = (source.shape[1], source.shape[0])
     placed = segment.place_parts(parts, crop_from_frame, small_from_frame, size)
     points = apply(small_from_frame, landmarks).astype(np.float32)
-    shares, shown = _shares(source, new, placed, points, forehead, feather, beard, contrast)
+    shares, contrast = _shares(source, new, placed, points, forehead, feather, beard, contrast)
     left, top, right, bottom = _box(shares.alpha)
     shares = shares.cut(np.s_[top:bottom, left:right])
     part = np.s_[step * top : step * bottom, step * left : step * right]
     frame_from_part = np.array([[1, 0, x0 + step * left], [0, 1, y0 + step * top]], np.float32)
     _paint(patch[part], warped[part], shares, step, compose(crop_from_frame, frame_from_part))
-    return shown
+    return contrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def _shares(
     beard: float,
     contrast: Float | None,
 ) -> tuple[_Shares, Float]:
-    """Find how the face is painted, and the contrast that this frame shows.
+    """Find how the face is painted, and the contrast that it is given.
 
     Args:
         source: float32 RGB (h, w, 3), 0..255.
@@ -306,8 +306,8 @@ def _shares(
     lit = mask.lit * (1 - np.maximum(sockets, grown(segment.lips(landmarks, usable.shape), edge_px)))
     above = ramp(height_above(landmarks, lit.shape, BROWS), 0.0, 0.08)
     keep = np.maximum(keep, above)
-    shown = contrast_between(source, generated, mask.sure, mask.core)
-    contrast = shown if contrast is None else contrast
+    if contrast is None:
+        contrast = contrast_between(source, generated, mask.sure, mask.core)
     matrix, offset = match_colour(source, generated, mask.sure, lit, keep, above, width, contrast)
     gain, hairs = np.ones_like(own), np.zeros_like(own)
     if beard:
@@ -324,7 +324,7 @@ def _shares(
     alpha = np.maximum(ramp(np.asarray(soft, np.float32), 0.3, 0.8), mask.core)
     alpha *= 1 - cv2.GaussianBlur(mask.keep, (0, 0), 0.7)
     low = _below_brows(landmarks, mask.cover.shape)
-    return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width), shown
+    return _Shares(alpha, own, gain, alpha * hairs, offset, matrix, mask.sure, low, width), contrast
 
 
 def _reduced(picture: UInt8, step: int) -> Float:

@@ -117,8 +117,8 @@ def fit(cutout: Cutout, outlines: Float) -> Bool:
     x0, y0, x1, y1 = window
     low, high = outlines.min(1) - MARGIN, outlines.max(1) + MARGIN
     # Where cutout and picture end together, as close-ups do below, there is nothing that it lacks.
-    above = (high[:, 1] <= y1) | (np.isfinite(high[:, 1]) & (y1 == 1))
-    return np.asarray((low[:, 0] >= x0) & (low[:, 1] >= y0) & (high[:, 0] <= x1) & above)
+    bottom = np.inf if y1 == 1 else y1
+    return np.asarray((low >= (x0, y0)).all(1) & (high <= (x1, bottom)).all(1))
 
 
 def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None:

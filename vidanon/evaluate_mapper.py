@@ -34,6 +34,7 @@ from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.shade import brow_depths
 from vidanon.mixing import HeadFinder
 from vidanon.models.registry import sha256_of
 from vidanon.networks.mapper import load_attribute_mapper
@@ -335,7 +336,8 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
 
 def _profile(seen: Seen, bench: Bench) -> Profile:
     skin = skin_tone(seen.picture, seen.landmarks)
-    return Profile(seen.sface, skin, bench.look(seen.picture, seen.landmarks))
+    look, brows = (read(seen.picture, seen.landmarks) for read in (bench.look, brow_depths))
+    return Profile(seen.sface, skin, look, brows)
 
 
 def _group_row(subject: Subject, output: Seen, bank: Bank, bench: Bench) -> dict[str, Any]:

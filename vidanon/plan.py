@@ -11,9 +11,10 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.identity.cast import open_cast
-from vidanon.identity.choose import Profile, choose, load_key, spares
+from vidanon.identity.choose import Profile, choose, load_key, mean_of, spares
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.shade import brow_depths
 from vidanon.identity.sources import with_sources
 from vidanon.identity.views import frontality
 from vidanon.networks.runtime import resolve_device
@@ -229,6 +230,7 @@ class _Watcher:
             replace(face, embedding=embedding),
             skin_tone(frame.image, face.landmarks),
             self._look(frame.image, face.landmarks),
+            brow_depths(frame.image, face.landmarks),
         )
 
     def _recover(self, frame: Frame, track: Tracklet, faces: list[Face]) -> Face | None:
@@ -343,11 +345,12 @@ def _mean_embedding(tracks: list[Tracklet]) -> Float | None:
 
 def _profile(tracks: list[Tracklet]) -> Profile:
     """Describe a person; one whose mesh was never found gets a neutral profile (and is only obscured)."""
-    skins = [s.skin_lab for track in tracks for s in track.sightings.values() if s.skin_lab is not None]
-    skin = np.median(skins, axis=0) if skins else np.array(UNKNOWN_SKIN_LAB)
+    seen = [sighting for track in tracks for sighting in track.sightings.values()]
+    skin = mean_of([s.skin_lab for s in seen], np.median)
     embedding = _mean_embedding(tracks)
-    if embedding is None:
-        embedding = np.zeros(EMBEDDING_SIZE, np.float32)
-    looks = [s.look for track in tracks for s in track.sightings.values() if s.look is not None]
-    mean_look = np.asarray(np.mean(looks, axis=0), np.float32) if looks else None
-    return Profile(embedding, skin.astype(np.float32), mean_look)
+    return Profile(
+        embedding=np.zeros(EMBEDDING_SIZE, np.float32) if embedding is None else embedding,
+        skin_lab=np.array(UNKNOWN_SKIN_LAB, np.float32) if skin is None else skin,
+        look=mean_of([s.look for s in seen]),
+        brows=mean_of([s.brows for s in seen]),
+    )

@@ -58,7 +58,10 @@ MAX_COMPARED = 256
 NEVER_SHOWN = 2.0
 """Worse than any similarity: a face that the gate never lets through would leave the person obscured."""
 HIDDEN_BELOW = SFACE_SAME_PERSON - 0.02
-"""A face that is more similar than this in a frame comes into question only where all are."""
+"""A face that is more similar than this in a frame has to be led away."""
+REVEALS_COST = 0.3
+"""What that counts, as it changes expression and look. If it counted more than all else, lp_d14 would get a
+face that hides her as it is, but has a fringe, no brows and another expression."""
 SAFE_BELOW = SFACE_SAME_PERSON - SAFE_MARGINS[1]
 """A face led away after a refusal that stays below this in every frame drawn is taken at once."""
 
@@ -69,8 +72,8 @@ def prefer_strangers(
     """Put every person's new faces into the order in which they should be tried.
 
     They are drawn in the key's order, two at a time, until one is clearly a stranger on all frames drawn, or
-    several were no better than one that need not be led away. Then the one comes first that suits best of
-    those that hide the person, or of all if none does.
+    several were no better than one that need not be led away. Then the one comes first that suits best; that
+    a face does not hide the person counts much.
 
     Args:
         source: the video.
@@ -132,7 +135,7 @@ def _goes_on(drawn: list[Shown], limit: float) -> bool:
     against = list(map(_against, drawn))
     best = against.index(min(against))
     is_led = any(draft.likeness > LIMITS[0] for draft in drawn[best].values())
-    return against[best] >= (False, limit) and (is_led or len(against) - 1 - best < PATIENCE)
+    return against[best] >= limit and (is_led or len(against) - 1 - best < PATIENCE)
 
 
 def prefer_where_it_failed(
@@ -282,21 +285,23 @@ def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
     known = {frame for shown in earlier for frame in shown}
     if len(earlier) < 2 or not known:
         return frames
-    against = {f: max(shown[f].cost for shown in earlier if f in shown) for f in known}
+    against = {f: max(shown[f].likeness + shown[f].changed for shown in earlier if f in shown) for f in known}
     return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
 
 
 def _worst(shown: Shown) -> float:
     """Return what speaks against a face.
 
-    That is the highest cost, as the worst frame decides in the audit, and how far the expression is off: on
-    average, since in one frame it is read badly.
+    That is the highest likeness, as the worst frame decides in the audit, and on average, since in one frame
+    they are read badly, how far the look has changed and the expression is off.
     """
     if not shown:
         return NEVER_SHOWN
-    known = [draft.off for draft in shown.values() if draft.off is not None]
+    drafts = shown.values()
+    known = [draft.off for draft in drafts if draft.off is not None]
     off = max(float(np.mean(known)) - EXPRESSION_FREE, 0.0) if known else 0.0
-    return max(draft.cost for draft in shown.values()) + EXPRESSION_COST * off
+    changed = float(np.mean([draft.changed for draft in drafts]))
+    return max(draft.likeness for draft in drafts) + changed + EXPRESSION_COST * off
 
 
 def _safe_below(frames: int) -> float:
@@ -312,9 +317,10 @@ def _link(drawn: list[Shown]) -> float | None:
     return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
 
 
-def _against(shown: Shown) -> tuple[bool, float]:
-    """Return whether a face shows who is behind it in some frame, and what speaks against it."""
-    return any(draft.likeness > HIDDEN_BELOW for draft in shown.values()), _worst(shown)
+def _against(shown: Shown) -> float:
+    """Return what speaks against a face, also that it would have to be led away from who is behind it."""
+    reveals = any(draft.likeness > HIDDEN_BELOW for draft in shown.values())
+    return _worst(shown) + REVEALS_COST * reveals
 
 
 def _ordered(plan: Plan, drawn: dict[int, list[Shown]]) -> Plan:

@@ -14,7 +14,7 @@ import numpy as np
 from vidanon.identity.bank import Reading, load_bank
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
-from vidanon.identity.shade import chin_shade
+from vidanon.identity.shade import brow_depth, chin_shade
 from vidanon.identity.sources import is_free
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.reduced import reduced
@@ -33,6 +33,9 @@ HAIR_COST = 0.25
 units of similarity."""
 BEARD_COST = 0.3
 """What a chin as dark as a beard counts where the source's is bare, or the other way round."""
+BROWS_COST, BROWS_FREE = 0.15, 0.1
+"""What brows count that are fairer than the source's, beyond what is free: under its hair they look wrong,
+and they hardly show how they are raised."""
 AGE_COST, SEX_COST, GLASSES_COST, SHAVED_COST = 0.012, 0.5, 0.3, 0.3
 """What a year of age, a change of apparent sex, glasses and a beard count, beyond what is free."""
 UNREADABLE = 0.1
@@ -48,22 +51,23 @@ class Draft(NamedTuple):
 
     Attributes:
         likeness: SFace similarity to the source.
-        cost: what speaks against it: the likeness, and how far the look has changed.
+        changed: how far the look has changed, in units of similarity.
         off: how far blendshapes are off on average; None where the source's cannot be read.
         embedding: float32 (128,), of the result.
     """
 
     likeness: float
-    cost: float
+    changed: float
     off: float | None
     embedding: Float
 
 
 class _Seen(NamedTuple):
-    """What is seen of a face: embedding (128,), shade of the chin, look, and blendshapes (52,)."""
+    """What is seen of a face: embedding (128,), shade of chin and brows, look, and blendshapes (52,)."""
 
     embedding: Float
     chin: float
+    brows: float
     look: Reading
     blendshapes: Float | None
 
@@ -163,17 +167,19 @@ class Studio:
         if key not in self._sources:
             self._sources[key] = self._seen(frame.image, landmarks)
         before, after = self._sources[key], self._seen(image, landmarks)
-        cost = HAIR_COST * hair + BEARD_COST * abs(before.chin - after.chin)
-        cost += _look_cost(before.look, after.look)
+        changed = HAIR_COST * hair + BEARD_COST * abs(before.chin - after.chin)
+        changed += BROWS_COST * max(before.brows - after.brows - BROWS_FREE, 0.0)
+        changed += _look_cost(before.look, after.look)
         likeness = float(before.embedding @ after.embedding)
         off = _expression_off(before.blendshapes, after.blendshapes)
-        return Draft(likeness, likeness + cost, off, after.embedding)
+        return Draft(likeness, changed, off, after.embedding)
 
     def _seen(self, image: UInt8, landmarks: Float) -> _Seen:
         embedding = self._embed(image, landmarks)
         look = load_bank().read(embedding, self._look(image, landmarks))
         mesh = self._renderer.landmarker.around(image, landmarks)
-        return _Seen(embedding, chin_shade(image, landmarks), look, None if mesh is None else mesh[1])
+        shades = chin_shade(image, landmarks), brow_depth(image, landmarks)
+        return _Seen(embedding, *shades, look, None if mesh is None else mesh[1])
 
 
 def _tracks_in(plan: Plan, index: int, wanted: dict[int, list[int]]) -> list[Track]:

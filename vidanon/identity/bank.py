@@ -78,6 +78,7 @@ class Bank:
         ancestry: float32 (n, 4), scores of :data:`ANCESTRIES`, 0..1.
         beard: float32 (n,), score of beard or moustache, 0..1.
         glasses: float32 (n,), score of glasses, 0..1.
+        brows: float32 (n, 2), :func:`vidanon.identity.shade.brow_depths` of the portrait.
         reader: float32 (385, 9), linear: embedding (128,), look of length 2 (256,) and 1 to female, age in
             centuries, child, the four ancestries, beard and glasses.
     """
@@ -91,6 +92,7 @@ class Bank:
     ancestry: Float
     beard: Float
     glasses: Float
+    brows: Float
     reader: Float
 
     def __len__(self) -> int:

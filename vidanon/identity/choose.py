@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,9 @@ SEX_UNIT = 0.5
 ANCESTRY_UNIT = 0.3
 BEARD_UNIT = 0.25
 GLASSES_UNIT = 0.25
+BROWS_FREE, BROWS_UNIT = 1.4, 1.0
+"""So many times darker brows can be drawn without looking painted; beyond that, each such share costs one."""
+LEAST_BROWS = 0.05
 FRINGE_FREE_LAB = 12.0
 FRINGE_UNIT_LAB = 10.0
 
@@ -72,11 +75,19 @@ class Profile:
         skin_lab: float32 (3,), CIE L*a*b* of the cheeks (L* 0..100, D65); NaN where unknown.
         look: float32 (256,), mean of :class:`vidanon.identity.look.LookEncoder` over the track. Without it
             all is read off the embedding, which is much less reliable.
+        brows: float32 (2,), mean of :func:`vidanon.identity.shade.brow_depths` over the track, if known.
     """
 
     embedding: Float
     skin_lab: Float
     look: Float | None = None
+    brows: Float | None = None
+
+
+def mean_of(found: Iterable[Float | None], mean: Callable[..., Float] = np.mean) -> Float | None:
+    """Return the mean of what was found of a person here and there, float32 (n,); None where nothing was."""
+    known = [vector for vector in found if vector is not None]
+    return np.asarray(mean(known, axis=0), np.float32) if known else None
 
 
 def load_key(key_file: str) -> bytes:
@@ -218,6 +229,8 @@ def _cost(bank: Bank, profile: Profile, any_ancestry: bool = False) -> Float:
     beard, glasses = source.labels[-2:]
     ancestry = 0 if any_ancestry else (((bank.ancestry - source.ancestry) / ANCESTRY_UNIT) ** 2).sum(axis=1)
     skin = np.nan_to_num((bank.skin_lab - profile.skin_lab) / SKIN_UNIT_LAB)
+    wanted = np.zeros(2, np.float32) if profile.brows is None else profile.brows
+    darker = (wanted / np.maximum(bank.brows, LEAST_BROWS)).max(axis=1)
     cost = (
         ((bank.age - source.age) / AGE_UNIT_YEARS) ** 2
         + (skin**2).sum(axis=1)
@@ -226,6 +239,7 @@ def _cost(bank: Bank, profile: Profile, any_ancestry: bool = False) -> Float:
         + ((bank.beard - beard) / BEARD_UNIT) ** 2
         + ((bank.glasses - glasses) / GLASSES_UNIT) ** 2
         + np.maximum(bank.fringe - FRINGE_FREE_LAB, 0) / FRINGE_UNIT_LAB
+        + np.maximum(darker - BROWS_FREE, 0) / BROWS_UNIT
     )
     return np.asarray(cost, np.float32)
 

@@ -4,15 +4,14 @@ The nearest fictional person is often years younger or of another ancestry, and 
 for an embedding that hardly shows a beard, gives bearded men stubble. So w is shifted, for the whole video by
 the same amount, in the directions in which the latents of the bank change with their labels, by what is
 missing in pictures of the new face. Fair brows, which do not go with dark hair that stays, are drawn darker:
-a shift of w brought dlib nearer to the source (sample clip, worst of 8 views of 4 faces: .58; drawn darker
-.60, left fair .61). And each new face nods and turns a little less or more than the source, always by about
-the same angle, so that is seen and taken off in the same way. So is what the mapper loses of the fictional
-person, see :mod:`vidanon.identity.reach`.
+a shift of w takes other things of the source along. And each new face nods and turns a little less or more
+than the source, always by about the same angle, so that is seen and taken off in the same way. So is what the
+mapper loses of the fictional person, see :mod:`vidanon.identity.reach`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +24,7 @@ from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.mien import Mien
 from vidanon.identity.reach import reach_directions, responses, step
-from vidanon.identity.shade import brow_shade, chin_shade
+from vidanon.identity.shade import brow_depths, chin_shade
 from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
@@ -53,9 +52,11 @@ BEARD_KEPT = (0.5, 0.25, 0.1)
 looks its own, but EdgeFace comes .12 nearer to the source, dlib .04: kept so after refusals as well, 68 of
 driver_video1's 166 faces were masked in place of 22 (a third, no hairs), and 38 of driver_video3's 51 in
 place of none."""
-BROWS_FREE, LEAST_GAIN = 0.13, 0.6
-"""So much brighter brows may be, beside the cheeks, and no gain is less: darker ones look painted. On the
-sample clip dlib refused the first face of 4 keys of 5 with .06, of 2 of 6 with .13."""
+MOST_BROWS = 1.6
+"""So many times further below the skin brows get at most. In 11 frames of the sample clip, with four faces, 1.4
+brought dlib .015 nearer to the source, 2 .027, and brows that are that dark look painted on some."""
+BROWS_KEPT = (1.0, 0.5, 0.25)
+"""So much of that is drawn, by what was refused, and nudged since."""
 MOST_BARE, LEAST_WORN = 0.0, 1.3
 """How much of glasses w may show where the source wears none, and has to where it does; on five faces they
 began to be seen at .7, but with .35 one man of ten still put some on to blink. Left alone, they came and went
@@ -76,7 +77,7 @@ class Aim(NamedTuple):
         shift: float32 (512,), what is added to its w.
         mien: what is added to the expression that the mapper is told.
         bend: float32 (478, 2), what is added to its landmarks in unit crops, if anything.
-        brow_gain: what the brightness of the brows is multiplied by, 0..1.
+        brow_gain: what it is multiplied by how much darker than the skin the brows are, 1 or more.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
         beard: how much of the source's beard is kept in its place, 0..1.
         contrast: float32 (3,), how much more contrast the source has, see
@@ -134,18 +135,17 @@ class Keeper:
         wanted = bank.read(source.embedding, source.look).labels
         bearded = bool(wanted[BEARD] > BEARDED)
         glasses = (LEAST_WORN, np.inf) if wanted[GLASSES] > 0.5 else (-np.inf, MOST_BARE)
-        shade, brows = np.mean([_shades_in(view) for view in source.views], axis=0)
-        asked, gain = led_away(code, source.embedding), 1.0
+        shade, brows = _means(map(_shades_in, source.views))
+        asked, darker = led_away(code, source.embedding), 1.0
         shift = np.zeros(W_SIZE, np.float32)
         with worker_pool(self._workers) as pool:
             latents = list(pool.map(lambda view: self._mapped(view, asked), source.views))
             for look_number in range(LOOKS):
-                led = list(map(Aim(asked, shift, brow_gain=gain, glasses=glasses).lead, latents))
+                led = list(map(Aim(asked, shift, glasses=glasses).lead, latents))
                 seen = [x for x in pool.map(self._read, led, source.views) if x is not None]
                 if not seen:
                     break  # the gate will not let such a face through
-                means = (np.mean(part, axis=0) for part in zip(*seen, strict=True))
-                embedding, look, chin, brow, turned = means
+                embedding, look, chin, brow, turned = _means(seen)
                 found = bank.read(embedding / np.linalg.norm(embedding), look).labels
                 lacking = missing(wanted, found)
                 if bearded:
@@ -156,7 +156,8 @@ class Keeper:
                 shift = shift + lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 if look_number == 0:
                     shift += self._towards(asked - embedding, led[0], source.views[0], pool)
-                gain = float(np.clip((brows + BROWS_FREE) / max(brow, 1e-3), LEAST_GAIN, 1))
+                darker = float(np.clip(np.max(brows / np.maximum(brow, 1e-3)), 1, MOST_BROWS))
+        gain = 1 + code.by_refusals(BROWS_KEPT, nudges=True) * (darker - 1)
         beard = code.by_refusals(BEARD_KEPT, nudges=True) if bearded else 0.0
         return Aim(asked, shift, brow_gain=gain, glasses=glasses, beard=beard)
 
@@ -187,8 +188,8 @@ class Keeper:
     def _mapped(self, view: View, asked: Float) -> Float:
         return self._latent(as_input(view.crop), asked, view.blendshapes, view.landmarks)
 
-    def _read(self, w: Float, view: View) -> tuple[Float, Float, float, float, Float] | None:
-        """Return embedding, look, shade of chin and brows, and the false turn, of what w shows, if a face."""
+    def _read(self, w: Float, view: View) -> tuple[Float, Float, float, Float, Float] | None:
+        """Return embedding, look, shade of chin, depths of brows and false turn of what w shows, if any."""
         picture = self._picture(w)
         wanted = apply(picture_from_unit(len(picture)), view.landmarks)
         mesh = self._landmarker.around(picture, wanted)
@@ -197,7 +198,7 @@ class Keeper:
         landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
         turned = turned_too_far(landmarks, wanted, (len(picture),) * 2, self._pose)
-        return *seen, chin_shade(picture, landmarks), brow_shade(picture, landmarks), turned
+        return *seen, chin_shade(picture, landmarks), brow_depths(picture, landmarks), turned
 
 
 def missing(wanted: Float, found: Float) -> Float:
@@ -216,6 +217,11 @@ def missing(wanted: Float, found: Float) -> Float:
     return np.asarray(over, np.float32)
 
 
-def _shades_in(view: View) -> tuple[float, float]:
+def _means(rows: Iterable[tuple[Float | float, ...]]) -> list[Float]:
+    return [np.asarray(np.mean(column, axis=0), np.float32) for column in zip(*rows, strict=True)]
+
+
+def _shades_in(view: View) -> tuple[float, Float]:
+    """Return shade of the chin and depths of the brows."""
     landmarks = view.landmarks * np.float32(len(view.crop))
-    return chin_shade(view.crop, landmarks), brow_shade(view.crop, landmarks)
+    return chin_shade(view.crop, landmarks), brow_depths(view.crop, landmarks)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from vidanon.stages.brows import brow_mask
+from vidanon.stages.brows import below_skin
 from vidanon.stages.mesh import CHIN, EYES, INNER_LIPS, LIPS_APART, UPPER_CHEEKS
 from vidanon.stages.outline import filled, filled_hull
 from vidanon.types import Float, UInt8
@@ -17,6 +17,9 @@ PATCH = 0.05
 LEAST_OPEN = 0.015
 """Lips that are less apart, heights of the face, show nothing of the mouth."""
 BRIGHTEST = 1.4
+DARK_HAIRS = 0.25
+"""Share of what lies between the landmarks of the brows: thin ones do not fill it."""
+LEAST_DEPTH = 0.1
 DARKEST = 0.2
 """Share of the eyes that is looked at: pupils and lashes, not how much of the white is seen."""
 
@@ -32,16 +35,45 @@ def chin_shade(image: UInt8, landmarks: Float) -> float:
     return _beside_cheeks(_brightness(grey, landmarks, CHIN), grey, landmarks)
 
 
-def brow_shade(image: UInt8, landmarks: Float) -> float:
-    """Return how bright the brows are beside the cheeks, 0..1: about .8 of the fair, .5 of the dark.
+def brow_depth(image: UInt8, landmarks: Float) -> float:
+    """Return how far the hairs of the brows are below the skin on either side, beside the cheeks, 0..1.
+
+    In the shade of deep sockets, or painted, lids are dark; a brow no darker than these is not seen.
 
     Args:
         image: uint8 RGB (h, w, 3).
         landmarks: float32 (478, 2), pixels.
     """
-    grey = _grey(image)
-    brows = grey[brow_mask(landmarks, grey.shape) > 0.5]
-    return _beside_cheeks(float(brows.mean()) if len(brows) else 255.0, grey, landmarks)
+    return float(_brows_below(image, landmarks)[1])
+
+
+def brow_depths(image: UInt8, landmarks: Float) -> Float:
+    """Return how far brows are below the cheeks, and :func:`brow_depth`, both beside how far the eyes are.
+
+    Haze makes dark brows look fair, and does the same to pupils and lashes. In small faces brows and lids run
+    into one another: there only the first tells how dark brows are.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels.
+
+    Returns:
+        float32 (2,), 0..1.
+    """
+    eyes = max(1 - eye_shade(image, landmarks), LEAST_DEPTH)
+    return np.asarray(np.minimum(_brows_below(image, landmarks) / eyes, 1), np.float32)
+
+
+def _brows_below(image: UInt8, landmarks: Float) -> Float:
+    """Return how far hairs of the brows are below the cheeks, and the skin on either side, (2,), 0..1."""
+    place, below, mask = below_skin(image, landmarks)
+    brows = mask > 0.5
+    if not brows.any():
+        return np.zeros(2, np.float32)
+    cheeks = max(_brightness(image, landmarks, UPPER_CHEEKS, _grey), 1.0)
+    hairs, depths = _grey(image[place])[brows], below.mean(axis=2)[brows]
+    darkest, deepest = np.quantile(hairs, DARK_HAIRS), np.quantile(depths, 1 - DARK_HAIRS)
+    return np.asarray(np.clip(np.array([cheeks - darkest, deepest]) / cheeks, 0, 1), np.float32)
 
 
 def eye_shade(image: UInt8, landmarks: Float) -> float:

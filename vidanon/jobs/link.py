@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidanon.identity.choose import Profile, choose
+from vidanon.identity.choose import Profile, choose, mean_of
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.job import Faces
 from vidanon.jobs.scan import Found
@@ -107,9 +107,9 @@ def _mean(profiles: list[Profile]) -> Profile:
     if len(profiles) == 1:
         return profiles[0]
     total = np.sum([profile.embedding for profile in profiles], axis=0)
-    looks = [profile.look for profile in profiles if profile.look is not None]
     return Profile(
         embedding=np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), np.float32),
         skin_lab=np.asarray(np.nanmedian([profile.skin_lab for profile in profiles], axis=0), np.float32),
-        look=np.asarray(np.mean(looks, axis=0), np.float32) if looks else None,
+        look=mean_of([profile.look for profile in profiles]),
+        brows=mean_of([profile.brows for profile in profiles]),
     )

@@ -14,12 +14,12 @@ import numpy as np
 from vidanon.geometry import apply, compose
 from vidanon.stages import segment, sharpness
 from vidanon.stages.beard import beard_shares, with_hairs
-from vidanon.stages.brows import brow_mask
 from vidanon.stages.colour import contrast_between, match_colour
 from vidanon.stages.grain import add_grain
 from vidanon.stages.mesh import BROWS, FACE_OVAL
 from vidanon.stages.outline import (
     GROW,
+    brow_mask,
     face_width,
     filled,
     grown,

@@ -1,4 +1,4 @@
-"""The brows of a face: where they lie, and made darker where fair ones would not go with dark hair."""
+"""How far brows are below the skin, and darker ones where fair ones would not go with dark hair."""
 
 from __future__ import annotations
 
@@ -6,49 +6,64 @@ import cv2
 import numpy as np
 
 from vidanon.stages.mesh import BROWS
-from vidanon.stages.outline import filled_hull
+from vidanon.stages.outline import brow_mask
 from vidanon.types import Float, UInt8
 
+THICK = 0.11
+"""What is darker than all around and narrower than this, face widths, is a brow; shaded sockets are wider."""
+COARSE_PX = 64
+"""Width of the face in which the skin under the brows is looked for."""
 SOFT = 0.03
 """Blur of the border of what is darkened, widths of the face: brows thin out at their edges."""
 STRENGTH = 1.3
 """So much blur takes away in the middle of brows of usual height."""
 
 
-def brow_mask(landmarks: Float, shape: tuple[int, ...]) -> Float:
-    """Return where the brows lie, float32 (h, w), 0..1.
+def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], Float, Float]:
+    """Return how far brows are below the skin on either side of them, whichever is the darker.
 
     Args:
+        picture: uint8 (h, w, c), c at most 4.
         landmarks: float32 (478, 2), pixels.
-        shape: of the picture.
+
+    Returns:
+        A place in the picture around the brows; there, float32 (rows, columns, c), how far pixels are below
+        the skin, 0..255, and (rows, columns), where the brows lie, 0..1.
     """
-    half = len(BROWS) // 2
-    left, right = (filled_hull(landmarks[list(ids)], shape) for ids in (BROWS[:half], BROWS[half:]))
-    return np.maximum(left, right)
+    width_px = max(float(np.ptp(landmarks[:, 0])), 1.0)
+    points = landmarks[list(BROWS)]
+    limit = np.array(picture.shape[1::-1])
+    low = np.clip(np.floor(points.min(0) - THICK * width_px).astype(int), 0, limit - 1)
+    high = np.clip(np.ceil(points.max(0) + THICK * width_px).astype(int), low + 1, limit)
+    place = slice(low[1], high[1]), slice(low[0], high[0])
+    patch = np.asarray(picture[place], np.float32)
+    size = patch.shape[1], patch.shape[0]
+    scale = min(1.0, COARSE_PX / width_px)
+    coarse = cv2.resize(patch, [max(1, round(side * scale)) for side in size], interpolation=cv2.INTER_AREA)
+    thick = max(3, round(THICK * width_px * scale)) | 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thick, thick))
+    skin = cv2.resize(cv2.morphologyEx(coarse, cv2.MORPH_CLOSE, kernel), size)
+    below = np.maximum(skin.reshape(patch.shape) - patch, 0)
+    return place, below, brow_mask(landmarks - low.astype(np.float32), patch.shape)
 
 
 def darkened(picture: UInt8, landmarks: Float, gain: float) -> UInt8:
-    """Return a picture with darker brows.
+    """Return a picture whose brows are further below the skin around them: their hairs get darker.
 
     Args:
         picture: uint8 (h, w, c); of more channels than three the first three are RGB.
         landmarks: float32 (478, 2), pixels.
-        gain: what their brightness is multiplied by, 0..1.
+        gain: what it is multiplied by how much darker than the skin they are, 1 or more.
 
     Returns:
         uint8 (h, w, c); ``picture`` itself for a gain of 1.
     """
-    if gain >= 1:
+    if gain <= 1:
         return picture
-    sigma_px = max(SOFT * float(np.ptp(landmarks[:, 0])), 0.5)
-    points = landmarks[list(BROWS)]
-    low = np.maximum(np.floor(points.min(0) - 3 * sigma_px).astype(int), 0)
-    high = np.maximum(np.ceil(points.max(0) + 3 * sigma_px).astype(int), low + 1)
-    place = slice(low[1], high[1]), slice(low[0], high[0]), slice(3)
+    place, below, mask = below_skin(picture[..., :3], landmarks)
+    soft_px = max(SOFT * float(np.ptp(landmarks[:, 0])), 0.5)
+    share = np.clip(STRENGTH * cv2.GaussianBlur(mask, (0, 0), soft_px), 0, 1)
     result = picture.copy()
-    patch = result[place]
-    if patch.size:
-        mask = brow_mask(landmarks - low.astype(np.float32), patch.shape)
-        share = np.clip(STRENGTH * cv2.GaussianBlur(mask, (0, 0), sigma_px), 0, 1)
-        result[place] = np.round(patch * (1 - np.float32(1 - gain) * share[..., None])).astype(np.uint8)
+    darker = result[place][..., :3] - np.float32(gain - 1) * share[..., None] * below
+    result[place][..., :3] = np.round(np.clip(darker, 0, 255)).astype(np.uint8)
     return result

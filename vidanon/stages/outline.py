@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vidanon.stages.mesh import BRIDGE, FACE_OVAL, SIDES
+from vidanon.stages.mesh import BRIDGE, BROWS, FACE_OVAL, SIDES
 from vidanon.types import Float
 
 GROW = 0.04
@@ -88,6 +88,18 @@ def filled(polygon: Float, shape: tuple[int, ...]) -> Float:
 def filled_hull(points: Float, shape: tuple[int, ...]) -> Float:
     """Return what the convex hull of float32 (n, 2) covers, see :func:`filled`."""
     return filled(np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float32), shape)
+
+
+def brow_mask(landmarks: Float, shape: tuple[int, ...]) -> Float:
+    """Return where the brows lie, float32 (h, w), 0..1.
+
+    Args:
+        landmarks: float32 (478, 2), pixels.
+        shape: of the picture.
+    """
+    half = len(BROWS) // 2
+    right, left = (filled_hull(landmarks[list(ids)], shape) for ids in (BROWS[:half], BROWS[half:]))
+    return np.maximum(right, left)
 
 
 def height_above(landmarks: Float, shape: tuple[int, ...], points: tuple[int, ...]) -> Float:

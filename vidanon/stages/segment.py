@@ -15,9 +15,8 @@ import numpy as np
 from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
-from vidanon.stages.brows import brow_mask
 from vidanon.stages.mesh import BROWS, EYES, FOREHEAD, LIPS, NOSE
-from vidanon.stages.outline import filled_hull
+from vidanon.stages.outline import brow_mask, filled_hull
 from vidanon.stages.synthesize import as_input
 from vidanon.types import Bool, Float, UInt8
 

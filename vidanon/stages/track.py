@@ -53,11 +53,13 @@ class Sighting:
         face: the face; ``score`` is 0 where only the landmarker found it.
         skin_lab: float32 (3,), CIE Lab of the skin, or None where it was not sampled.
         look: float32 (256,), see :mod:`vidanon.identity.look`; None where it was not sampled.
+        brows: float32 (2,), :func:`vidanon.identity.shade.brow_depths`; None where it was not sampled.
     """
 
     face: Face
     skin_lab: Float | None = None
     look: Float | None = None
+    brows: Float | None = None
 
 
 @dataclass(slots=True, eq=False)

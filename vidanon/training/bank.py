@@ -25,6 +25,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.plan import skin_tone
 from vidanon.stages.mesh import SIDES
 from vidanon.stages.synthesize import as_input
+from vidanon.training.brows import depths_of
 from vidanon.training.data import CROP_PX, Samples, load_samples
 from vidanon.training.faceres import FaceRes
 from vidanon.training.looks import label, rarity, read_samples
@@ -206,6 +207,7 @@ def make_bank(
         "ancestry": looks[:, 3:TRAITS],
         "beard": looks[:, 7],
         "glasses": looks[:, 8],
+        "brows": depths_of(samples.w[chosen]),
         "reader": reader,
     }
 

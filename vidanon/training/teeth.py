@@ -21,9 +21,8 @@ from vidanon.identity.shade import mouth_opening, mouth_shade
 from vidanon.identity.teeth import OPEN
 from vidanon.networks.mapper import AttributeMapper
 from vidanon.stages import segment
-from vidanon.stages.brows import brow_mask
 from vidanon.stages.mesh import INNER_LIPS
-from vidanon.stages.outline import filled_hull, grown
+from vidanon.stages.outline import brow_mask, filled_hull, grown
 from vidanon.training.data import PICTURE_PX, FaceReader, Samples
 from vidanon.training.directions import parse_task, widest
 from vidanon.training.turn import mapped

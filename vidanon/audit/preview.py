@@ -116,7 +116,7 @@ def _drawn_in_turn(
             turn: {
                 p: [frame for frame in wanted[p] if frame not in telling[turn][p]]
                 for p, shown in found.items()
-                if _worst(shown) < limits[p]
+                if _against(shown) < limits[p]
             }
             for turn, found in results.items()
         }
@@ -218,7 +218,7 @@ def _hiding_first(
     hidden = [_hidden_in(shown, failed) for shown in drawn]
     if not any(hidden):
         return ()
-    order = sorted(range(len(drawn)), key=lambda turn: (-hidden[turn], _worst(drawn[turn])))
+    order = sorted(range(len(drawn)), key=lambda turn: (-hidden[turn], _against(drawn[turn])))
     helping = [turn for turn in order if hidden[turn]]
     undrawn, useless = range(len(drawn), len(faces)), order[len(helping) :]
     return tuple(faces[turn] for turn in (*helping, *undrawn, *useless))
@@ -289,19 +289,22 @@ def _telling(frames: list[int], earlier: list[Shown]) -> list[int]:
     return sorted(sorted(known, key=lambda frame: -against[frame])[: FRAMES[0]])
 
 
-def _worst(shown: Shown) -> float:
+def _against(shown: Shown) -> float:
     """Return what speaks against a face.
 
-    That is the highest likeness, as the worst frame decides in the audit, and on average, since in one frame
-    they are read badly, how far the look has changed and the expression is off.
+    That is the highest likeness, as the worst frame decides in the audit, that it would have to be led away,
+    and on average, since in one frame they are read badly, how far the look has changed and the expression is
+    off.
     """
     if not shown:
         return NEVER_SHOWN
     drafts = shown.values()
+    likeness = max(draft.likeness for draft in drafts)
+    reveals = REVEALS_COST if likeness > HIDDEN_BELOW else 0.0
+    changed = float(np.mean([draft.changed for draft in drafts]))
     known = [draft.off for draft in drafts if draft.off is not None]
     off = max(float(np.mean(known)) - EXPRESSION_FREE, 0.0) if known else 0.0
-    changed = float(np.mean([draft.changed for draft in drafts]))
-    return max(draft.likeness for draft in drafts) + changed + EXPRESSION_COST * off
+    return likeness + reveals + changed + EXPRESSION_COST * off
 
 
 def _safe_below(frames: int) -> float:
@@ -315,12 +318,6 @@ def _link(drawn: list[Shown]) -> float | None:
         return None
     both = drawn[0].keys() & drawn[1].keys()
     return max((float(drawn[0][frame].embedding @ drawn[1][frame].embedding) for frame in both), default=None)
-
-
-def _against(shown: Shown) -> float:
-    """Return what speaks against a face, also that it would have to be led away from who is behind it."""
-    reveals = any(draft.likeness > HIDDEN_BELOW for draft in shown.values())
-    return _worst(shown) + REVEALS_COST * reveals
 
 
 def _ordered(plan: Plan, drawn: dict[int, list[Shown]]) -> Plan:

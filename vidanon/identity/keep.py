@@ -53,8 +53,8 @@ looks its own, but EdgeFace comes .12 nearer to the source, dlib .04: kept so af
 driver_video1's 166 faces were masked in place of 22 (a third, no hairs), and 38 of driver_video3's 51 in
 place of none."""
 MOST_BROWS = 1.6
-"""So many times further below the skin brows get at most. In 11 frames of the sample clip, with four faces, 1.4
-brought dlib .015 nearer to the source, 2 .027, and brows that are that dark look painted on some."""
+"""So many times further below the skin brows get at most. In 11 frames of the sample clip, with four faces,
+1.4 brought dlib .015 nearer to the source, 2 .027, and some looked painted."""
 BROWS_KEPT = (1.0, 0.5, 0.25)
 """So much of that is drawn, by what was refused, and nudged since."""
 MOST_BARE, LEAST_WORN = 0.0, 1.3

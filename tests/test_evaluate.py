@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from vidanon.audit.judge import audit
 from vidanon.bars import CLIP_BARS, Bar, format_verdicts, judge, mean_of
-from vidanon.compare import evaluate_pair
+from vidanon.compare import evaluate_pair, judge_again
 from vidanon.errors import InputError, JobsError, ModelsError, UnsafeError
 from vidanon.evaluate import (
     ClipOptions,
@@ -94,6 +94,19 @@ def test_reencoded_source_is_a_leak_in_every_frame_with_a_face(
     assert result["nme"] < 0.02 and result["pose_error_deg"] < 1.5
     assert result["copy"] and all(result[name] == value for name, value in result["copy"].items())
     json.dumps(result)
+
+
+def test_a_face_that_is_seen_twice_in_one_place_is_judged_once(
+    clip: Path, store: ModelStore, tmp_path: Path
+) -> None:
+    """In beard and neck a second mesh was read; where nothing is replaced, it is the source's own."""
+    same = reencode(clip, tmp_path / "same.mp4")
+    face = np.float32([326, 48, 540, 356])
+    lower = face + 0.35 * (face[3] - face[1]) * np.float32([0, 1, 0, 1])
+    for boxes in ([face, lower], [face, lower, face]):
+        pairs, hidden = judge_again(clip, same, store, {0: boxes}, 1)
+        assert [tuple(pair.box) for pair in pairs] == [tuple(face)] and not hidden
+    assert judge_again(clip, same, store, {0: [lower]}, 1)[0], "which by itself is one"
 
 
 def test_glasses_that_come_and_go_are_noticed() -> None:

@@ -18,6 +18,8 @@ SOFT = 0.03
 STRENGTH = 1.3
 """So much blur takes away in the middle of brows of usual height."""
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
 
 def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], Float, Float]:
     """Return how far brows are below the skin on either side of them, whichever is the darker.
@@ -50,6 +52,8 @@ def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], F
 def darkened(picture: UInt8, landmarks: Float, gain: float) -> UInt8:
     """Return a picture whose brows are further below the skin around them: their hairs get darker.
 
+    Their hue stays; further below skin in each colour by itself, they would turn blue.
+
     Args:
         picture: uint8 (h, w, c); of more channels than three the first three are RGB.
         landmarks: float32 (478, 2), pixels.
@@ -64,6 +68,7 @@ def darkened(picture: UInt8, landmarks: Float, gain: float) -> UInt8:
     soft_px = max(SOFT * float(np.ptp(landmarks[:, 0])), 0.5)
     share = np.clip(STRENGTH * cv2.GaussianBlur(mask, (0, 0), soft_px), 0, 1)
     result = picture.copy()
-    darker = result[place][..., :3] - np.float32(gain - 1) * share[..., None] * below
-    result[place][..., :3] = np.round(np.clip(darker, 0, 255)).astype(np.uint8)
+    patch = result[place][..., :3]
+    deeper = np.float32(gain - 1) * share * (below @ _LUMA) / np.maximum(patch @ _LUMA, 1)
+    result[place][..., :3] = np.round(patch * np.clip(1 - deeper, 0, 1)[..., None]).astype(np.uint8)
     return result

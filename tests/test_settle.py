@@ -206,9 +206,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(clip: Path) -> Plan:
     model("face-landmarker")
     key = clip.with_name("key")
-    key.write_bytes(
-        bytes(range(2, 34))
-    )  # with every key the faces are others, and some hardly rest otherwise
+    # With every key the faces are others, and some hardly rest otherwise.
+    key.write_bytes(bytes(range(2, 34)))
     return analyse(clip, load_settings(None, [f"identity.key_file={key}"]), ModelStore())
 
 

@@ -39,8 +39,7 @@ def recipes(models: ModelStore) -> list[Recipe]:
     exits = [
         synthesize.exit_recipe(models, size, cutout)
         for size in sizes
-        for cutout in synthesize.CUTOUTS
-        if cutout != "mouth" or size >= synthesize.MOUTH_FROM_PX
+        for cutout in synthesize.cutouts_of(size)
     ]
     found = [synthesize.mapper_recipe(), *exits, segment.recipe(), look.recipe()]
     if importlib.util.find_spec("dlib") is not None and not models.problem("dlib-resnet"):

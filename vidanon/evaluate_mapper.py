@@ -335,9 +335,8 @@ def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, A
 
 
 def _profile(seen: Seen, bench: Bench) -> Profile:
-    skin = skin_tone(seen.picture, seen.landmarks)
-    look, brows = (read(seen.picture, seen.landmarks) for read in (bench.look, brow_depths))
-    return Profile(seen.sface, skin, look, brows)
+    face = seen.picture, seen.landmarks
+    return Profile(seen.sface, skin_tone(*face), bench.look(*face), brow_depths(*face))
 
 
 def _group_row(subject: Subject, output: Seen, bank: Bank, bench: Bench) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidanon.errors import InputError
 from vidanon.identity.cast import open_cast
-from vidanon.identity.choose import Profile, choose, load_key, mean_of, spares
+from vidanon.identity.choose import Profile, choose, load_key, mean_vector, spares
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.shade import brow_depths
@@ -346,11 +346,11 @@ def _mean_embedding(tracks: list[Tracklet]) -> Float | None:
 def _profile(tracks: list[Tracklet]) -> Profile:
     """Describe a person; one whose mesh was never found gets a neutral profile (and is only obscured)."""
     seen = [sighting for track in tracks for sighting in track.sightings.values()]
-    skin = mean_of([s.skin_lab for s in seen], np.median)
+    skin = mean_vector([s.skin_lab for s in seen], np.median)
     embedding = _mean_embedding(tracks)
     return Profile(
         embedding=np.zeros(EMBEDDING_SIZE, np.float32) if embedding is None else embedding,
         skin_lab=np.array(UNKNOWN_SKIN_LAB, np.float32) if skin is None else skin,
-        look=mean_of([s.look for s in seen]),
-        brows=mean_of([s.brows for s in seen]),
+        look=mean_vector([s.look for s in seen]),
+        brows=mean_vector([s.brows for s in seen]),
     )

@@ -84,7 +84,7 @@ class Profile:
     brows: Float | None = None
 
 
-def mean_of(found: Iterable[Float | None], mean: Callable[..., Float] = np.mean) -> Float | None:
+def mean_vector(found: Iterable[Float | None], mean: Callable[..., Float] = np.mean) -> Float | None:
     """Return the mean of what was found of a person here and there, float32 (n,); None where nothing was."""
     known = [vector for vector in found if vector is not None]
     return np.asarray(mean(known, axis=0), np.float32) if known else None

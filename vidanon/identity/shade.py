@@ -32,7 +32,7 @@ def chin_shade(image: UInt8, landmarks: Float) -> float:
         landmarks: float32 (478, 2), pixels.
     """
     grey = _grey(image)
-    return _beside_cheeks(_brightness(grey, landmarks, CHIN), grey, landmarks)
+    return min(_brightness(grey, landmarks, CHIN) / _cheeks(grey, landmarks), 1.0)
 
 
 def brow_depth(image: UInt8, landmarks: Float) -> float:
@@ -70,7 +70,7 @@ def _brows_below(image: UInt8, landmarks: Float) -> Float:
     brows = mask > 0.5
     if not brows.any():
         return np.zeros(2, np.float32)
-    cheeks = max(_brightness(image, landmarks, UPPER_CHEEKS, _grey), 1.0)
+    cheeks = _cheeks(image, landmarks, _grey)
     hairs, depths = _grey(image[place])[brows], below.mean(axis=2)[brows]
     darkest, deepest = np.quantile(hairs, DARK_HAIRS), np.quantile(depths, 1 - DARK_HAIRS)
     return np.asarray(np.clip(np.array([cheeks - darkest, deepest]) / cheeks, 0, 1), np.float32)
@@ -90,8 +90,7 @@ def eye_shade(image: UInt8, landmarks: Float) -> float:
         if patch.size:
             seen = np.sort(_grey(patch)[filled_hull(eye, patch.shape) > 0])
             shades.extend(seen[: max(1, round(DARKEST * len(seen)))])
-    cheeks = _brightness(image, landmarks, UPPER_CHEEKS, _grey)
-    return min(float(np.mean(shades)) / max(cheeks, 1.0), 1.0) if shades else 1.0
+    return min(float(np.mean(shades)) / _cheeks(image, landmarks, _grey), 1.0) if shades else 1.0
 
 
 def mouth_opening(landmarks: Float) -> float:
@@ -114,8 +113,8 @@ def mouth_shade(image: UInt8, landmarks: Float) -> float:
     share = filled(inner, mouth.shape) if mouth.size else mouth
     if mouth_opening(landmarks) < LEAST_OPEN or share.sum() < 1:
         return float("nan")
-    cheeks = _brightness(image, landmarks, UPPER_CHEEKS, _not_red)
-    return min(float((mouth * share).sum() / share.sum()) / max(cheeks, 1.0), BRIGHTEST)
+    inside = float((mouth * share).sum() / share.sum())
+    return min(inside / _cheeks(image, landmarks, _not_red), BRIGHTEST)
 
 
 def _patch_around(image: UInt8, points: Float) -> tuple[UInt8, Float]:
@@ -133,8 +132,9 @@ def _grey(image: UInt8) -> UInt8:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _beside_cheeks(brightness: float, grey: UInt8, landmarks: Float) -> float:
-    return min(brightness / max(_brightness(grey, landmarks, UPPER_CHEEKS), 1.0), 1.0)
+def _cheeks(image: UInt8, landmarks: Float, of: Callable[[UInt8], UInt8] = np.asarray) -> float:
+    """Return how bright the cheeks are, see :func:`_brightness`; 1 at least, as it is divided by."""
+    return max(_brightness(image, landmarks, UPPER_CHEEKS, of), 1.0)
 
 
 def _brightness(

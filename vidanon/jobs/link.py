@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidanon.identity.choose import Profile, choose, mean_of
+from vidanon.identity.choose import Profile, choose, mean_vector
 from vidanon.jobs.executors import Executor, Report
 from vidanon.jobs.job import Faces
 from vidanon.jobs.scan import Found
@@ -110,6 +110,6 @@ def _mean(profiles: list[Profile]) -> Profile:
     return Profile(
         embedding=np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), np.float32),
         skin_lab=np.asarray(np.nanmedian([profile.skin_lab for profile in profiles], axis=0), np.float32),
-        look=mean_of([profile.look for profile in profiles]),
-        brows=mean_of([profile.brows for profile in profiles]),
+        look=mean_vector([profile.look for profile in profiles]),
+        brows=mean_vector([profile.brows for profile in profiles]),
     )

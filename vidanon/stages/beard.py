@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from vidanon.stages import segment
+from vidanon.stages.colour import LUMA
 from vidanon.stages.outline import face_width, height_above
 from vidanon.types import Float, UInt8
 
@@ -27,7 +28,6 @@ UNDER_NOSE = 2
 """The landmark under the nose; what is above its height is no beard."""
 TOP_EDGE, SOFT, EVEN_SIGMA = 0.05, 0.02, 0.03
 """Height over which it begins, blur of its border, and blur of what is compared, face widths."""
-_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
 def beard_shares(
@@ -53,7 +53,7 @@ def beard_shares(
     beard = segment.ramp(chance, BEARD_FROM, BEARD_SURE) * below_nose * not_lips
 
     def even(picture: Float) -> Float:
-        light = cv2.transform(picture, _LUMA) * beard
+        light = cv2.transform(picture, LUMA) * beard
         return np.asarray(cv2.GaussianBlur(light, (0, 0), EVEN_SIGMA * width), np.float32)
 
     ratio = np.clip(even(source) / np.maximum(even(drawn), 1e-3), DARKEST, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from vidanon.stages.colour import LUMA
 from vidanon.stages.mesh import BROWS
 from vidanon.stages.outline import brow_mask
 from vidanon.types import Float, UInt8
@@ -18,18 +19,16 @@ SOFT = 0.03
 STRENGTH = 1.3
 """So much blur takes away in the middle of brows of usual height."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-
 
 def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], Float, Float]:
     """Return how far brows are below the skin on either side of them, whichever is the darker.
 
     Args:
-        picture: uint8 (h, w, c), c at most 4.
+        picture: uint8 RGB (h, w, 3).
         landmarks: float32 (478, 2), pixels.
 
     Returns:
-        A place in the picture around the brows; there, float32 (rows, columns, c), how far pixels are below
+        A place in the picture around the brows; there, float32 (rows, columns, 3), how far pixels are below
         the skin, 0..255, and (rows, columns), where the brows lie, 0..1.
     """
     width_px = max(float(np.ptp(landmarks[:, 0])), 1.0)
@@ -45,7 +44,7 @@ def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], F
     thick = max(3, round(THICK * width_px * scale)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thick, thick))
     skin = cv2.resize(cv2.morphologyEx(coarse, cv2.MORPH_CLOSE, kernel), size)
-    below = np.maximum(skin.reshape(patch.shape) - patch, 0)
+    below = np.maximum(np.asarray(skin, np.float32) - patch, 0)
     return place, below, brow_mask(landmarks - low.astype(np.float32), patch.shape)
 
 
@@ -69,6 +68,6 @@ def darkened(picture: UInt8, landmarks: Float, gain: float) -> UInt8:
     share = np.clip(STRENGTH * cv2.GaussianBlur(mask, (0, 0), soft_px), 0, 1)
     result = picture.copy()
     patch = result[place][..., :3]
-    deeper = np.float32(gain - 1) * share * (below @ _LUMA) / np.maximum(patch @ _LUMA, 1)
-    result[place][..., :3] = np.round(patch * np.clip(1 - deeper, 0, 1)[..., None]).astype(np.uint8)
+    deeper = np.float32(gain - 1) * share * (below @ LUMA[0]) / np.maximum(patch @ LUMA[0], 1)
+    result[place][..., :3] = np.round(patch * np.maximum(1 - deeper, 0)[..., None]).astype(np.uint8)
     return result

@@ -18,9 +18,9 @@ DARKEST = 0.03
 """Share of eyes, nose and mouth that counts as their darkest: lashes, pupils, nostrils, what lips enclose."""
 FEW = 20
 """Fewer pixels of eyes, nose and mouth do not tell how dark these are."""
-_YCC_FROM_RGB = np.array(
-    [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32
-)
+LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+"""How bright RGB is (BT.601), as a matrix."""
+_YCC_FROM_RGB = np.array([*LUMA, [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]], np.float32)
 """Luma and chroma of JPEG (BT.601), where gain on chroma changes saturation only."""
 _GAIN_LOW = np.array([0.5, 0.0, 0.0], np.float32)
 """In haze a face has half the contrast of a generated one. No less, since some sources hardly have brows, and

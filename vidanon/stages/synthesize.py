@@ -102,6 +102,11 @@ def exit_for_face(crop_from_frame: Float, forced_px: int = 0) -> int:
     return next((size for size, reach_px in EXIT_REACH_PX.items() if side_px <= reach_px), 1024)
 
 
+def cutouts_of(exit_px: int) -> list[Cutout]:
+    """Return what is made of pictures of a size."""
+    return [cutout for cutout in CUTOUTS if cutout != "mouth" or exit_px >= MOUTH_FROM_PX]
+
+
 def fit(cutout: Cutout, outlines: Float) -> Bool:
     """Say which outlines a cutout shows with all that lies within.
 
@@ -218,7 +223,7 @@ class Synthesizer:
         Returns:
             uint8 RGB (exit_px, exit_px, 3).
         """
-        if exit_px >= MOUTH_FROM_PX and fit("mouth", lips[None] / np.float32(exit_px))[0]:
+        if "mouth" in cutouts_of(exit_px) and fit("mouth", lips[None] / np.float32(exit_px))[0]:
             cutout = "mouth"
             self.prepare(exit_px, cutout)  # few videos need it
         return self.picture(w, exit_px, cutout)

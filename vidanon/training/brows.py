@@ -20,18 +20,19 @@ from vidanon.training.data import FaceReader
 from vidanon.types import Float
 
 WORKERS = 2
-NONE_SEEN = 0.0
-"""Of people in whose portraits no face is found."""
 
 
 def depths_of(latents: Float) -> Float:
-    """Return :func:`vidanon.identity.shade.brow_depths` of the portraits of w (n, 512), float32 (n, 2)."""
+    """Return :func:`vidanon.identity.shade.brow_depths` of the portraits of w (n, 512), float32 (n, 2).
+
+    0 where a portrait shows no face.
+    """
     reader = FaceReader(ModelStore(), WORKERS)
 
     def depths(w: Float) -> Float:
         picture = reader.picture(w)
         mesh = reader.mesh(picture)
-        return np.full(2, NONE_SEEN, np.float32) if mesh is None else brow_depths(picture, mesh[0])
+        return np.zeros(2, np.float32) if mesh is None else brow_depths(picture, mesh[0])
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return np.stack(list(pool.map(depths, latents)))

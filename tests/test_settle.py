@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sample_cut import cut_sample
 from test_evaluate import model
 
-from vidanon.audit.studio import read_frames
+from vidanon.audit.studio import Studio, read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
 from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien
@@ -238,6 +238,16 @@ def test_heads_of_a_real_video_are_seen_to_be_turned_and_to_rest_as_they_did(cli
     assert with_bend < without - 0.1 and with_bend < 1.6
     without, with_mien = np.mean(amiss, axis=0)
     assert with_mien < 0.95 * without
+
+
+def test_a_second_track_of_somebody_without_landmarks_is_left_alone(clip: Path, plan: Plan) -> None:
+    track = plan.tracks[0]
+    nowhere = np.full_like(track.crop_from_frame, np.nan)
+    twice = replace(plan, tracks=(track, replace(track, id=1, crop_from_frame=nowhere)))
+    studio = Studio(clip, twice, {0: [2, 8]}, load_settings(), ModelStore())
+    assert studio.freely_seen(0, [2, 8]) == [2, 8]
+    drawn = studio.draw({0: {0: [2, 8]}})
+    assert sorted(drawn[0][0]) == [2, 8]
 
 
 def test_what_surrounds_a_face_is_cut_out_with_it(clip: Path, plan: Plan) -> None:

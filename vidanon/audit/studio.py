@@ -183,11 +183,13 @@ class Studio:
 
 
 def _tracks_in(plan: Plan, index: int, wanted: dict[int, list[int]]) -> list[Track]:
-    """Return the tracks of a frame whose persons are wanted there."""
+    """Return the tracks of a frame whose persons are wanted there and can be given a new face."""
     return [
         track
         for track in plan.tracks
-        if track.start <= index < track.end and index in wanted.get(track.person, ())
+        if track.start <= index < track.end
+        and index in wanted.get(track.person, ())
+        and np.isfinite(track.crop_from_frame[index - track.start]).all()
     ]
 
 

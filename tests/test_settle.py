@@ -17,7 +17,7 @@ from vidanon.audit.studio import Studio, read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
 from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien
-from vidanon.identity.settle import Draw, settle
+from vidanon.identity.settle import Draw, Drawn, settle
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
@@ -26,8 +26,9 @@ from vidanon.rendersummary import RenderSummary
 from vidanon.settings import load_settings
 from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import Landmarker, mesh_box
+from vidanon.stages.mesh import BROWS
 from vidanon.stages.reduced import cut_out
-from vidanon.stages.warp import target_landmarks
+from vidanon.stages.warp import lacking, target_landmarks
 from vidanon.types import Float, Frame, Plan, Track, UInt8
 
 FRAMES = 12
@@ -64,6 +65,8 @@ def test_landmarks_move_as_those_of_a_head_that_turns(
 
 CONTRASTS = np.array([[0.6, 0.7, 0.8], [0.7, 0.8, 0.9], [5.0, 0.8, 0.9]], np.float32)
 """Seen of a new face in three frames."""
+LACKING = np.array([0.01, 0.02, 0.06], np.float32)[:, None, None] * np.ones((478, 2), np.float32)
+"""How far its landmarks lie from the source's there."""
 
 
 class _Scripted:
@@ -117,19 +120,20 @@ def test_most_of_what_is_seen_is_taken_back_whatever_share_of_it_is_effective(ef
         # The picture tells the landmarker how far it was bent.
         bent = 128 if aim.bend is None else np.clip(round(128 + 10 * nod(aim.bend)), 0, 255)
         picture = np.full((size, size, 3), (1, bent, 128), np.uint8)
-        return lambda number: (picture, CONTRASTS[number])
+        return lambda number: Drawn(picture, track.landmarks[0], CONTRASTS[number], LACKING[number])
 
     landmarker, start = _Scripted(source, pose, extra, effect), Aim(np.ones(128, np.float32), beard=0.5)
     settled = settle(start, drawing, 3 * [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
     assert settled.bend is not None and abs(extra - effect * nod(settled.bend)) < 0.45 * extra
     assert settled.asked is start.asked and settled.beard == start.beard
-    assert settled.contrast is not None
+    assert settled.contrast is not None and settled.shape is not None
+    np.testing.assert_allclose(settled.shape, LACKING.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(settled.contrast, CONTRASTS[1], err_msg="one odd frame changes nothing")
 
     unseen = settle(start, lambda _: lambda _: None, [(frame, track)], landmarker, pose, 1)  # type: ignore[arg-type]
     for nothing in (unseen, settle(start, drawing, [], landmarker, pose, 1)):  # type: ignore[arg-type]
         assert nothing.bend is not None and not nothing.bend.any(), "a face that is never shown is not bent"
-        assert not nothing.mien.blendshapes.any() and nothing.contrast is None
+        assert not nothing.mien.blendshapes.any() and nothing.contrast is None and nothing.shape is None
 
 
 @pytest.mark.parametrize(("effect", "left"), [(0.5, 0.1), (1.0, 0.1), (-1.0, 0.2), (0.05, 0.2)])
@@ -141,7 +145,7 @@ def test_lids_that_always_hang_are_raised_and_nothing_is_told_in_vain(effect: fl
     def drawing(aim: Aim) -> Draw:
         told = np.clip(round(128 + 100 * float(aim.mien.blendshapes[BLINKS[0]])), 0, 255)
         picture = np.full((256, 256, 3), (1, 128, told), np.uint8)
-        return lambda number: (picture, CONTRASTS[number])
+        return lambda number: Drawn(picture, track.landmarks[0], CONTRASTS[number], LACKING[number])
 
     landmarker = _Scripted(track.landmarks[0], pose, 0, effect, hang)
     start = Aim(np.ones(128, np.float32))
@@ -194,6 +198,28 @@ def test_a_bend_moves_landmarks_and_leaves_gaze_alone() -> None:
     for iris, corners in ((468, (33, 133)), (473, (362, 263))):
         place = [points[iris] - points[list(corners)].mean(axis=0) for points in (straight, bent)]
         np.testing.assert_allclose(place[0], place[1], atol=0.05)
+
+
+@given(rise=st.floats(-0.03125, 0.03125, width=32), tilt=st.floats(-3, 3, width=32))
+def test_brows_make_up_for_what_they_lack_of_movement_and_keep_their_shape(rise: float, tilt: float) -> None:
+    turned = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]], np.float32)
+    rest = aligned(HeadPose(ModelStore()), np.eye(3, dtype=np.float32)) * 200
+    generated, brows = rest.copy(), list(BROWS)
+    generated[brows, 1] -= 5
+    eyes_px = float(np.hypot(*(rest[263] - rest[33])))
+    raised = rest.copy()
+    raised[brows, 1] -= rise * eyes_px
+    shape = lacking(generated, rest @ turned)
+
+    def brows_of(source: Float, shape: Float | None) -> Float:
+        return (target_landmarks(generated, source @ turned, shape=shape) @ turned.T)[brows, 1]
+
+    np.testing.assert_allclose(brows_of(rest, shape), brows_of(rest, None), atol=0.01, err_msg="at rest")
+    followed = brows_of(raised, shape) - brows_of(rest, shape)
+    np.testing.assert_allclose(followed, -1.75 * rise * eyes_px, atol=0.02)
+    raised[brows, 1] -= eyes_px  # what is before a face can make it look so
+    most = np.abs(brows_of(raised, shape) - brows_of(raised, None)).max()
+    assert most <= 0.08 * eyes_px + 0.01
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from vidanon.geometry import apply, apply_each, compose, invert, picture_from_un
 from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
 from vidanon.identity.leads import Known, Leads
+from vidanon.identity.settle import Drawn
 from vidanon.identity.sources import with_sources
 from vidanon.identity.teeth import teeth_of, with_teeth
 from vidanon.models.registry import ModelStore
@@ -327,30 +328,26 @@ class Renderer:
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face) -> tuple[Float, Float] | None:
-        """Draw the new face.
-
-        Args:
-            image: uint8 RGB (h, w, 3), changed in place.
-            face: with its picture.
-
-        Returns:
-            float32 (478, 2), where its landmarks came to lie, pixels, and (3,), how much more contrast the
-            source is taken to have; None where it could not be drawn.
-        """
+    def draw(self, image: UInt8, face: _Face) -> Drawn | None:
+        """Draw the new face into an image, uint8 RGB (h, w, 3); None where it cannot be drawn."""
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
         region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return None
         crop_from_frame, aim = face.track.crop_from_frame[face.offset], self._aim(face.track.person)
-        bend = None if aim.bend is None else aim.bend @ invert(crop_from_frame)[:, :2].T
-        target = warp.target_landmarks(face.landmarks, source, bend)
+        bend, shape = (
+            None if moved is None else moved @ invert(crop_from_frame)[:, :2].T
+            for moved in (aim.bend, aim.shape)
+        )
+        target = warp.target_landmarks(face.landmarks, source, bend, shape)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
         look = aim.beard, aim.contrast
-        return target, blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
+        contrast = blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
+        lacking = warp.lacking(face.landmarks, source) @ crop_from_frame[:, :2].T
+        return Drawn(image, target, contrast, lacking)
 
 
 class _Stage:
@@ -367,23 +364,18 @@ class _Stage:
             face.bare = face.is_bare([face.in_front], 0)
         return self._faces[number]
 
-    def draw(self, number: int) -> tuple[UInt8, Float] | None:
-        """Draw it and say how much more contrast the source has; None where the gate lets nothing through."""
-        image, drawn = self._drawn(number)
-        return None if drawn is None else (image, drawn[1])
+    def draw(self, number: int) -> Drawn | None:
+        """Draw it; None where the gate lets nothing through."""
+        face = self._face(number)
+        return self._renderer.draw(self._frames[number].image.copy(), face) if face.passes else None
 
     def place(self, number: int) -> Placed | None:
-        """Draw it and say where; None where the gate does not let it through."""
-        image, drawn = self._drawn(number)
-        face = self._face(number)
+        """Draw it and say where; None where the gate lets nothing through."""
+        drawn, face = self.draw(number), self._face(number)
         if drawn is None or face.w is None or face.picture is None or face.landmarks is None:
             return None
         side = np.float32(len(face.picture))
-        return Placed(face.w, image, (face.landmarks + np.float32(0.5)) / side, drawn[0])
-
-    def _drawn(self, number: int) -> tuple[UInt8, tuple[Float, Float] | None]:
-        image, face = self._frames[number].image.copy(), self._face(number)
-        return image, self._renderer.draw(image, face) if face.passes else None
+        return Placed(face.w, drawn.picture, (face.landmarks + np.float32(0.5)) / side, drawn.landmarks)
 
 
 def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.keep import Aim, Keeper
-from vidanon.identity.settle import Draw, settle
+from vidanon.identity.settle import Draw, Drawn, settle
 from vidanon.identity.views import aligned, most_different
 from vidanon.networks.runtime import resolve_device
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
 from vidanon.stages.synthesize import Synthesizer
-from vidanon.types import Float, IdentityCode, Source, UInt8
+from vidanon.types import Float, IdentityCode, Source
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -37,8 +37,8 @@ class Stage(Protocol):
     def place(self, number: int) -> Placed | None:
         """Draw it on the scene of that number, and say where; None where it cannot be."""
 
-    def draw(self, number: int) -> tuple[UInt8, Float] | None:
-        """Draw it, and say how much more contrast the source has; None where it cannot be."""
+    def draw(self, number: int) -> Drawn | None:
+        """Draw it on the scene of that number; None where it cannot be."""
 
 
 Build = Callable[[int, Scenes, Aim], Stage]

@@ -5,12 +5,14 @@ ears and neck of the source the same face is seen to be turned by 1 or 2 degrees
 side; and it rests otherwise (:mod:`vidanon.identity.mien`). Both are seen in a few frames of the source. Then
 the landmarks of the new face are moved for the whole video as if the head were turned back by as much, and
 the mapper is told of another expression. How much more contrast the source has is taken from these frames
-too: in every frame anew, it would jump where a hand comes near the face.
+too: in every frame anew, it would jump where a hand comes near the face. And so is by how much its shape is
+another, so that in each frame it can be told what the new face lacks of movement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,9 +35,24 @@ WORTH = 0.9
 source."""
 
 
-Draw = Callable[[int], tuple[UInt8, Float] | None]
-"""Draws a new face on the scene of that number, and says how much more contrast the source has there,
-(3,); None where that scene gets none."""
+class Drawn(NamedTuple):
+    """A new face on a scene.
+
+    Attributes:
+        picture: uint8 RGB (h, w, 3), the scene with it.
+        landmarks: float32 (478, 2), where its landmarks came to lie, pixels.
+        contrast: float32 (3,), how much more contrast the source is taken to have there.
+        lacking: float32 (478, 2), how far its landmarks lay from the source's, in unit crops.
+    """
+
+    picture: UInt8
+    landmarks: Float
+    contrast: Float
+    lacking: Float
+
+
+Draw = Callable[[int], Drawn | None]
+"""Draws a new face on the scene of that number; None where that scene gets none."""
 
 
 def settle(
@@ -58,43 +75,44 @@ def settle(
         workers: threads.
 
     Returns:
-        What leads to the face with the last bend and contrast, and of the miens that were drawn the one with
-        which least is amiss.
+        What leads to the face with the last bend, contrast and shape, and of the miens that were drawn the
+        one with which least is amiss.
     """
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
         """Return the face's landmarks (478, 2), pixels, and blendshapes (52,)."""
         return landmarker.around(picture, track.landmarks[0].astype(np.float32))
 
-    def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, Float, Float] | None:
-        """Return how far the head is turned too far, and what is lacking of expression and of contrast."""
+    def compared(number: int, source: tuple[Float, Float]) -> tuple[Float, ...] | None:
+        """Return how far the head is turned too far, and what lacks of expression, contrast and shape."""
         frame, track = scenes[number]
         drawn = draw(number)
-        result = None if drawn is None else read(drawn[0], track)
+        result = None if drawn is None else read(drawn.picture, track)
         if drawn is None or result is None:
             return None
         size = frame.image.shape[1], frame.image.shape[0]
         turned = turned_too_far(result[0], source[0], size, head_pose)
-        return turned, source[1] - result[1], drawn[1]
+        return turned, source[1] - result[1], drawn.contrast, drawn.lacking
 
     bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), Mien()
-    best, least, contrast = mien, np.inf, None
+    best, least, contrast, shape = mien, np.inf, None, None
     with worker_pool(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
         crops = [apply(scenes[n][1].crop_from_frame[0], landmarks) for n, (landmarks, _) in sources.items()]
         for _ in range(LOOKS):
-            draw = build(aim._replace(mien=mien, bend=bend))
+            draw = build(aim._replace(mien=mien, bend=bend, shape=shape))
             seen = pool.map(compared, sources.keys(), sources.values())
             known = [x for x in seen if x is not None]
             if not known:
                 break
-            turned, lacking, contrasts = (np.stack(part) for part in zip(*known, strict=True))
+            turned, lacking, contrasts, shapes = (np.stack(part) for part in zip(*known, strict=True))
             contrast = np.asarray(np.median(contrasts, axis=0), np.float32)
+            shape = np.asarray(shapes.mean(axis=0), np.float32)
             amiss = float(np.abs(lacking).mean()) * len(sources) / len(known)
             if amiss < WORTH * least:
                 best, least = mien, amiss
             back = np.float32(GAIN) * turned.mean(axis=0)
             bend = bend + np.mean([moved_back(crop, back, head_pose) for crop in crops], axis=0)
             mien = mien.mended(np.float32(GAIN) * lacking.mean(axis=0))
-    return aim._replace(mien=best, bend=bend, contrast=contrast)
+    return aim._replace(mien=best, bend=bend, contrast=contrast, shape=shape)

@@ -14,6 +14,7 @@ from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
 from vidanon.stages.mesh import (
+    BROWS,
     CONTROL,
     EYE_CORNERS,
     FACE_OVAL,
@@ -31,6 +32,8 @@ Box = tuple[int, int, int, int]
 
 FOLLOW_POSE = 0.75
 """How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
+FOLLOW_BROWS, MOST_BROWS = 1.0, 0.08
+"""What is added of what brows lack of the source's movement, and how much at most, of the eyes' distance."""
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
 SMOOTHING = 1e-4
@@ -49,26 +52,59 @@ EYE_MARGIN = 0.4  # of the eye's width
 IRIS_POINTS = [*IRISES, *IRIS_RINGS[0], *IRIS_RINGS[1]]
 
 
-def target_landmarks(generated: Float, source: Float, bend: Float | None = None) -> Float:
+def lacking(generated: Float, source: Float) -> Float:
+    """Return how far from the source's landmarks those of a generated picture lie once it is placed.
+
+    Args:
+        generated: float32 (478, 2), picture pixels.
+        source: float32 (478, 2), frame pixels.
+
+    Returns:
+        float32 (478, 2), frame pixels.
+    """
+    anchors = [*RIGID, *FACE_OVAL[::3]]
+    return source - apply(fit_similarity(generated[anchors], source[anchors]), generated)
+
+
+def target_landmarks(
+    generated: Float, source: Float, bend: Float | None = None, shape: Float | None = None
+) -> Float:
     """Place the new person's landmarks in the frame: own shape, source's pose and expression.
 
     Args:
         generated: float32 (478, 2), landmarks of the generated picture, picture pixels.
         source: float32 (478, 2), landmarks of the real face, frame pixels.
         bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.settle`.
+        shape: float32 (478, 2), what is :func:`lacking` on average and so is the new person's own, frame
+            pixels.
 
     Returns:
         float32 (478, 2), frame pixels.
     """
-    anchors = [*RIGID, *FACE_OVAL[::3]]
-    placed = apply(fit_similarity(generated[anchors], source[anchors]), generated)
+    missing = lacking(generated, source)
+    placed = source - missing
     follow = np.full((len(placed), 1), FOLLOW_POSE, np.float32)
     follow[list(FACE_OVAL)] = FOLLOW_OUTLINE
-    target = (placed + follow * (source - placed)).astype(np.float32)
+    target = (placed + follow * missing).astype(np.float32)
     if bend is not None:
         target += bend
+    if shape is not None:
+        _raise_brows(target, missing - shape, source)
     _look_the_same_way(target, placed, source)
     return target
+
+
+def _raise_brows(target: Float, missing: Float, source: Float) -> None:
+    """Raise or lower the brows (in place) by what is lacking of their movement beside the new person's shape.
+
+    That they are placed where they should be does not make them be seen there.
+    """
+    across = source[263] - source[33]
+    eyes_px = max(float(np.hypot(*across)), 1e-6)
+    down = np.array([-across[1], across[0]], np.float32) / eyes_px
+    brows = list(BROWS)
+    moved = FOLLOW_BROWS * (missing[brows] @ down)
+    target[brows] += np.clip(moved, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
 
 
 def _look_the_same_way(target: Float, placed: Float, source: Float) -> None:

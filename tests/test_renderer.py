@@ -214,7 +214,9 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | Non
     return kept
 
 
-def test_slow_changes_need_every_second_picture_and_fast_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_changes_need_few_pictures_and_fast_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    _drawn(monkeypatch, [100] * 41)
+    assert _Ramp.drawn == 11, "every fourth, with both ends"
     slow = [100 + i // 4 for i in range(40)]
     half = _drawn(monkeypatch, slow)
     assert _Ramp.drawn <= 24

@@ -4,7 +4,7 @@
 
 Three maps over the same worker threads, each with a look-ahead of a few frames: memory does not grow with
 the length of the video. Frames leave in the order in which they came. Where w moves slowly and evenly, only
-the face of every second frame is generated, and those in between are means of their neighbours.
+the face of every second or fourth frame is generated, and those half way between are means.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from vidanon.stages.stills import StillsEncoder
 
 
-CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
+STEPS_FRAMES = (2, 1)
+"""Half way between two frames that are so far away, a face may be their mean; in the second step also of one
+that is a mean itself. Their index alone decides which these are, as parts of a video are drawn again."""
+CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + sum(STEPS_FRAMES) + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
 
 
@@ -49,7 +52,7 @@ CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + 1 + gate.HOLD_FRAMES
 class _Face:
     """State of one face on its way through the maps.
 
-    ``w`` None means: nothing to draw, obscure. ``between``: the picture is the mean of its neighbours'.
+    ``w`` None means: nothing to draw, obscure. ``between``: the picture is the mean of two others, w as well.
     ``in_front``: how much of it something hides, 0..1. ``bare``: it is drawn over what is in front of it.
     """
 
@@ -190,8 +193,11 @@ class Renderer:
         ahead = self._workers + 1
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
         smoothed = windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
-        marked = windowed(smoothed, 1, self.mark)
-        generated = windowed(ordered_map(pool, self.generate, marked, ahead), 1, self.fill_in)
+        for step in STEPS_FRAMES:
+            smoothed = windowed(smoothed, step, partial(self.mark, step))
+        generated = ordered_map(pool, self.generate, smoothed, ahead)
+        for step in STEPS_FRAMES:
+            generated = windowed(generated, step, partial(self.fill_in, step))
         decided = windowed(generated, gate.HOLD_FRAMES, self.decide)
 
         def finish(work: _Work) -> tuple[Frame, dict[int, _Face]]:
@@ -253,14 +259,13 @@ class Renderer:
             faces[key] = replace(face, w=w, parts=parts)
         return _Work(work.frame, faces)
 
-    def mark(self, window: list[_Work], center: int) -> _Work:
-        """Mark the faces of the centre frame that need not be generated; those of even frames always are."""
-        work = window[center]
-        for key, face, before, after in _with_neighbours(window, center):
-            if work.frame.index % 2:
-                latents = (before.w, face.w, after.w)
-                face.between = synthesize.moves_evenly(*latents, self._exits[key])
-        return work
+    def mark(self, step: int, window: list[_Work], center: int) -> _Work:
+        """Mark the faces that are, to the eye, the means of those ``step`` frames before and after."""
+        for key, face, before, after in _half_way(window, center, step):
+            mean = synthesize.even_mean(before.w, face.w, after.w, self._exits[key])
+            if mean is not None:
+                face.between, face.w = True, mean
+        return window[center]
 
     def generate(self, work: _Work) -> _Work:
         """Make the picture of every face that is not marked, and judge it."""
@@ -288,9 +293,9 @@ class Renderer:
             self._judge(face)
         return work
 
-    def fill_in(self, window: list[_Work], center: int) -> _Work:
-        """Make the pictures of the marked faces of the centre frame from its neighbours, and judge them."""
-        for _, face, before, after in _with_neighbours(window, center):
+    def fill_in(self, step: int, window: list[_Work], center: int) -> _Work:
+        """Make the pictures of the marked faces from those ``step`` frames away, and judge them."""
+        for _, face, before, after in _half_way(window, center, step):
             if not face.between or before.picture is None or after.picture is None:
                 continue
             with self._summary.timed("generate"):
@@ -378,10 +383,11 @@ class _Stage:
         return Placed(face.w, drawn.picture, (face.landmarks + np.float32(0.5)) / side, drawn.landmarks)
 
 
-def _with_neighbours(window: list[_Work], center: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
-    """Yield the faces of the centre frame that both neighbouring frames have: track, face, before, after."""
-    if 0 < center < len(window) - 1:
-        before, after = window[center - 1].faces, window[center + 1].faces
+def _half_way(window: list[_Work], center: int, step: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
+    """Yield the faces of a frame half way between two that have them too: track, face, before, after."""
+    is_half_way = window[center].frame.index % (2 * step) == step
+    if is_half_way and step <= center < len(window) - step:
+        before, after = window[center - step].faces, window[center + step].faces
         for key, face in window[center].faces.items():
             if key in before and key in after:
                 yield key, face, before[key], after[key]

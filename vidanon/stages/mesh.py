@@ -31,7 +31,9 @@ LIPS_APART = (13, 14)
 CHEEKS = (50, 280, 205, 425, 187, 411, 101, 330)
 UPPER_CHEEKS = (50, 280, 101, 330)
 CHIN = (200, 199, 175, 32, 262, 208, 428)
-RIGID = (33, 133, 263, 362, 168, 6, 195, 4, 1, 2, 98, 327)
+BELOW_BROWS = (33, 133, 263, 362, 168, 6)
+"""Points that move with the skull: eye corners, root of the nose."""
+RIGID = (*BELOW_BROWS, 195, 4, 1, 2, 98, 327)
 """Points that move with the skull: eye corners, nose."""
 
 RIGHT_HALF = (

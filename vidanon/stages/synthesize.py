@@ -147,20 +147,21 @@ def smooth_latents(latents: Sequence[Float | None], center: int) -> Float | None
     return (total / np.float32(weights)).astype(np.float32)
 
 
-def moves_evenly(before: Float | None, w: Float | None, after: Float | None, exit_px: int) -> bool:
-    """Say whether the picture of w is, to the eye, the mean of those before and after it.
+def even_mean(before: Float | None, w: Float | None, after: Float | None, exit_px: int) -> Float | None:
+    """Return the mean of two w, float32 (512,), where the picture of a third is, to the eye, that of theirs.
 
     Args:
-        before: float32 (512,), w of the frame before; None where there is none.
+        before: float32 (512,), w of an earlier frame; None where there is none.
         w: of the frame asked about.
-        after: of the frame after it.
+        after: of a later frame, as far away.
         exit_px: side of the pictures, pixels.
     """
     if before is None or w is None or after is None:
-        return False
+        return None
     from_mean, apart = EVEN_LIMITS[exit_px]
-    mean_distance = float(np.linalg.norm(w - (before + after) / 2))
-    return mean_distance <= from_mean and float(np.linalg.norm(after - before)) <= apart
+    mean = np.float32(0.5) * (before + after)
+    is_even = np.linalg.norm(w - mean) <= from_mean and np.linalg.norm(after - before) <= apart
+    return mean if is_even else None
 
 
 def mean_picture(one: UInt8, other: UInt8) -> UInt8:

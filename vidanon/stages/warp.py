@@ -14,6 +14,7 @@ from scipy.interpolate import RBFInterpolator
 
 from vidanon.geometry import apply, fit_similarity
 from vidanon.stages.mesh import (
+    BELOW_BROWS,
     BROWS,
     CONTROL,
     EYE_CORNERS,
@@ -97,13 +98,14 @@ def target_landmarks(
 def _raise_brows(target: Float, missing: Float, source: Float) -> None:
     """Raise or lower the brows (in place) by what is lacking of their movement beside the new person's shape.
 
-    That they are placed where they should be does not make them be seen there.
+    That they are placed where they should be does not make them be seen there. What is lacking below the
+    brows as well is no movement of theirs.
     """
     across = source[263] - source[33]
     eyes_px = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]], np.float32) / eyes_px
     brows = list(BROWS)
-    moved = FOLLOW_BROWS * (missing[brows] @ down)
+    moved = FOLLOW_BROWS * ((missing[brows] - missing[list(BELOW_BROWS)].mean(axis=0)) @ down)
     target[brows] += np.clip(moved, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
 
 

@@ -186,8 +186,8 @@ class _Everywhere:
 
     def __init__(self, models: object, workers: int) -> None: ...
 
-    def around(self, image: UInt8, landmarks: Float) -> tuple[Float, Float] | None:
-        return _points() * len(image), np.zeros(52, np.float32)
+    def mesh_around(self, image: UInt8, landmarks: Float) -> Float | None:
+        return _points() * len(image)
 
 
 def _points() -> Float:

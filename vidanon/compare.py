@@ -49,6 +49,7 @@ MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
 _LOOK_EVERY_FRAMES = 6
+_LOOKS_AHEAD = 3 * _LOOK_EVERY_FRAMES  # to judge a face takes as long as to find those of many frames
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _SAME_PLACE_IOU = 0.4
@@ -62,10 +63,10 @@ _CLEAR_OF_LINE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen in one frame of both videos; numbers of faces are not given yet."""
+    """What was seen in one frame of both videos, and these where any are paired; no numbers are given yet."""
 
-    source: Frame
-    output: Frame
+    index: int
+    frames: tuple[Frame, Frame] | None
     boxes: list[Float]
     unchanged: list[Float]
     pairs: list[FacePair]
@@ -130,11 +131,11 @@ class _Comparison:
         judged = [box for box in boxes if self._judged(source.index, box)]
         if judged:
             pairs, hidden = self.judge((source, output, before), judged)
-        return _Look(source, output, boxes, unchanged, pairs, hidden)
+        return _Look(source.index, (source, output) if pairs else None, boxes, unchanged, pairs, hidden)
 
     def add(self, look: _Look) -> None:
         """Take the next frame, in order."""
-        tally, index = self.tally, look.source.index
+        tally, index = self.tally, look.index
         if look.boxes:
             tally.boxes[index] = look.boxes
         if look.unchanged:
@@ -144,8 +145,8 @@ class _Comparison:
         tally.faces_judged += len(pairs) + len(look.hidden)
         tally.pairs += pairs
         tally.hidden += [replace(face, face=numbers[tuple(face.box)]) for face in look.hidden]
-        if self._observe is not None and pairs:
-            self._observe(look.source, look.output, pairs)
+        if self._observe is not None and look.frames is not None:
+            self._observe(*look.frames, pairs)
 
     def judge(self, frames: Frames, boxes: list[Float]) -> tuple[list[FacePair], list[HiddenFace]]:
         """Compare some faces of a source frame with what the output shows there; numbers are not given.
@@ -389,7 +390,7 @@ def compare_videos(
             scanned: Iterator[tuple[Frames, list[Float]]] = chain.from_iterable(found)
         else:
             scanned = ordered_map(pool, comparison.recall, frames, 1)
-        for done, look in enumerate(ordered_map(pool, comparison.look, scanned, workers + 1), start=1):
+        for done, look in enumerate(ordered_map(pool, comparison.look, scanned, _LOOKS_AHEAD), start=1):
             comparison.add(look)
             if progress is not None:
                 progress(done, first.info.frame_count)

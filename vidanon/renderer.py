@@ -279,8 +279,7 @@ class Renderer:
                 picture = self._synthesizer.picture(face.w, size, cutout)
             with self._summary.timed("landmarks"):
                 picture_from_frame = compose(picture_from_unit(size), track.crop_from_frame[face.offset])
-                mesh = self.landmarker.around(picture, apply(picture_from_frame, source))
-            face.landmarks = None if mesh is None else mesh[0]
+                face.landmarks = self.landmarker.mesh_around(picture, apply(picture_from_frame, source))
             with self._summary.timed("segment"):
                 parts = self.part_reader.picture(picture)
             if face.landmarks is not None:

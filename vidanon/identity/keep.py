@@ -194,10 +194,9 @@ class Keeper:
         """Return embedding, look, shade of chin, depths of brows and false turn of what w shows, if any."""
         picture = self._picture(w)
         wanted = apply(picture_from_unit(len(picture)), view.landmarks)
-        mesh = self._landmarker.around(picture, wanted)
-        if mesh is None:
+        landmarks = self._landmarker.mesh_around(picture, wanted)
+        if landmarks is None:
             return None
-        landmarks = mesh[0]
         seen = self._embed(picture, landmarks), self._look(picture, landmarks)
         turned = turned_too_far(landmarks, wanted, (len(picture),) * 2, self._pose)
         return *seen, chin_shade(picture, landmarks), brow_depths(picture, landmarks), turned

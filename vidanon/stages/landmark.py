@@ -177,15 +177,14 @@ class Landmarker:
 
     def _closer(self, image: UInt8, landmarks: Float, box: Float) -> Sight | None:
         """Return what is seen around a first mesh, each time around what was seen before; None: no face."""
-        seen = None
+        crop = None
         for _ in range(LOOKS - 1):
-            crop = upright_square_around(landmarks)
-            mesh = self.read(image, crop, box)
+            closer = upright_square_around(landmarks)
+            mesh = self._mesh_in(image, closer, box)
             if mesh is None:
                 break
-            seen = Sight(*mesh, crop)
-            landmarks = seen.landmarks
-        return seen
+            landmarks, crop = mesh, closer
+        return None if crop is None else Sight(*self._with_expression(landmarks), crop)
 
     def around(self, image: UInt8, landmarks: Float) -> tuple[Float, Float] | None:
         """Find mesh and expression where a face is expected, with one look; returns as much as for one box.
@@ -196,6 +195,10 @@ class Landmarker:
         """
         return self.read(image, upright_square_around(landmarks), mesh_box(landmarks))
 
+    def mesh_around(self, image: UInt8, landmarks: Float) -> Float | None:
+        """Find a mesh, float32 (478, 2), as :meth:`around` does, without the expression."""
+        return self._mesh_in(image, upright_square_around(landmarks), mesh_box(landmarks))
+
     def read(self, image: UInt8, frame_from_unit: Float, box: Float) -> tuple[Float, Float] | None:
         """Find mesh and expression in a crop; returns as much as for one box.
 
@@ -204,10 +207,14 @@ class Landmarker:
             frame_from_unit: float32 (2, 3), the square crop to look at, see :func:`upright_square_around`.
             box: float32 (4,), where the face must be, pixels.
         """
+        landmarks = self._mesh_in(image, frame_from_unit, box)
+        return None if landmarks is None else self._with_expression(landmarks)
+
+    def _mesh_in(self, image: UInt8, frame_from_unit: Float, box: Float) -> Float | None:
+        """Find a mesh, float32 (478, 2), in a crop; None where it shows no face, or one elsewhere."""
         landmarks, presence = self._look(image, frame_from_unit)
-        if presence < MIN_PRESENCE or box_iou(mesh_box(landmarks), box) < MIN_BOX_IOU:
-            return None
-        return self._with_expression(landmarks)
+        found = presence >= MIN_PRESENCE and box_iou(mesh_box(landmarks), box) >= MIN_BOX_IOU
+        return landmarks if found else None
 
     def _with_expression(self, landmarks: Float) -> tuple[Float, Float]:
         # The network wants pixel corners, not centres; it normalises position and size itself.

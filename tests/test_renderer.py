@@ -205,7 +205,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, levels: list[int], span: range | Non
     kept: list[UInt8] = []
 
     class Keep:
-        def write(self, frame: render.Frame) -> None:
+        def write(self, frame: render.Frame, faces: list[Float]) -> None:
             kept.append(frame.image)
 
     renderer = render.Renderer(plan, Settings(), ModelStore(), RenderSummary())

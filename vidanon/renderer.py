@@ -174,7 +174,8 @@ class Renderer:
         with worker_pool(self._workers) as pool, one_thread_each():
             for frame, faces in self._drawn(pool, frames, span):
                 with summary.timed("encode"):
-                    encoder.write(frame)
+                    shown = [face for face in faces.values() if face.show]
+                    encoder.write(frame, [face.track.boxes[face.offset] for face in shown])
                 obscured = [key for key, face in faces.items() if not face.show]
                 in_front = [
                     key

@@ -113,6 +113,12 @@ class EncodeSettings(_Section):
 
     crf: int = _option(18, "x264 constant rate factor, lower is better", 0, 51)
     preset: str = _option("veryfast", "x264 speed preset", choices=X264_PRESETS)
+    small_faces: float = _option(
+        0.2,
+        "how much better small faces are encoded, shares of the quantiser's range (0: no better)",
+        0.0,
+        0.5,
+    )
     keep_metadata: bool = _option(False, "keep metadata such as place, device and dates")
 
 

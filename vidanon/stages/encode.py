@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -33,9 +33,10 @@ from vidanon.stages.decode import (
     side_data,
     video_stream,
 )
+from vidanon.stages.emphasis import Emphasis
 from vidanon.stages.hdr import x264_params
 from vidanon.stages.target import VIDEO_CODECS, require_kind
-from vidanon.types import Frame, VideoInfo, eight_bit
+from vidanon.types import Float, Frame, VideoInfo, eight_bit
 
 if TYPE_CHECKING:
     from vidanon.settings import EncodeSettings
@@ -98,7 +99,7 @@ class Encoder:
             source: what ``info`` was probed from; audio and subtitles come from it.
             info: the source's description; frames must have its size and time base.
             target: file to write; its suffix (.mp4, .mkv, .mov, .webm) chooses the container.
-            settings: ``crf`` and ``preset`` of the video encoder; ``keep_metadata``.
+            settings: ``crf`` and ``preset`` of the video encoder, ``small_faces``, ``keep_metadata``.
             copies: False leaves out everything but the pictures.
         """
         self._copies = copies
@@ -110,6 +111,7 @@ class Encoder:
         # Time stamps to durations, as the source states them; pictures of a folder last one unit each.
         self._durations = dict.fromkeys(range(info.frame_count), 1) if stills.is_stills(source) else {}
         self._from_rgb = VideoReformatter()
+        self._emphasis = Emphasis(info.time_base, settings.small_faces)
 
     def __enter__(self) -> Encoder:
         with contextlib.ExitStack() as stack:
@@ -132,8 +134,12 @@ class Encoder:
         self._video_seen_pts = self._last_duration = 0
         return self
 
-    def write(self, frame: Frame) -> None:
-        """Encode one picture (uint8 RGB, ``info``'s height and width) at its own time.
+    def write(self, frame: Frame, faces: Sequence[Float] = ()) -> None:
+        """Encode one picture at its own time.
+
+        Args:
+            frame: uint8 RGB, ``info``'s height and width.
+            faces: float32 (4,) each, boxes, pixels; the small ones among them get more of the bits.
 
         Raises:
             OutputError: the target cannot be written.
@@ -150,6 +156,8 @@ class Encoder:
             interpolation=_FROM_RGB,
             threads=1,
         )
+        if context.name == "libx264":
+            picture = self._emphasis.marked(picture, faces)
         picture.colorspace, picture.color_range = context.colorspace, context.color_range
         picture.color_primaries, picture.color_trc = context.color_primaries, context.color_trc
         picture.pts, picture.time_base = frame.pts, self._info.time_base
@@ -238,7 +246,8 @@ class Encoder:
             extra.append(_FIELD_ORDERS[order])
         if extra:
             common["x264-params"] = ":".join(extra)
-        return common | {"preset": self._settings.preset}
+        # Without it, as in the fastest preset, all blocks are of one quality.
+        return common | {"preset": self._settings.preset, "aq-mode": "variance"}
 
     def _add_copied(self) -> dict[int, Stream]:
         """Streams of the target for source streams that are copied, by source index."""

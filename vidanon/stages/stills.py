@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vidanon.errors import InputError, OutputError
-from vidanon.types import Frame, UInt8, VideoInfo
+from vidanon.types import Float, Frame, UInt8, VideoInfo
 
 if TYPE_CHECKING:
     from vidanon.settings import EncodeSettings
@@ -158,8 +158,8 @@ class StillsEncoder:
                 self._target.mkdir()
         return self
 
-    def write(self, frame: Frame) -> None:
-        """Write one picture.
+    def write(self, frame: Frame, faces: Sequence[Float] = ()) -> None:
+        """Write one picture, all of it as well as it can be.
 
         Raises:
             OutputError: it cannot be written.

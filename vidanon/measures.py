@@ -80,7 +80,7 @@ def is_same_picture(first: UInt8, second: UInt8, box: Float) -> bool:
 
 
 MASK_DETAIL = 0.45
-"""The mask leaves .05 to .3 of a face's detail, up to .42 of one that is 20 px wide and turned away, where its
+"""The mask leaves .05 to .3 of a face's detail, and up to .42 of one 20 px wide and turned away, where its
 border counts; a blur of 4 % of the width .6."""
 DETAIL_FACE_PX = 128
 """Wider faces are scaled down before their detail is measured; what is lost is finer than 1 % of them."""

@@ -49,7 +49,7 @@ MIN_FACE_PX = 20
 """Faces narrower than this are not judged: no recogniser or landmarker reads them."""
 FRONTAL_DEG = 45.0
 _LOOK_EVERY_FRAMES = 6
-_LOOKS_AHEAD = 3 * _LOOK_EVERY_FRAMES  # to judge a face takes as long as to find those of many frames
+_LOOKS_AHEAD = 2 * _LOOK_EVERY_FRAMES  # to judge a face takes as long as to find those of many frames
 _FIRST_GROUP_FRAMES = 2  # so that the thorough looks fall on other frames than the default analysis's
 _MATCH_IOU = 0.3
 _SAME_PLACE_IOU = 0.4

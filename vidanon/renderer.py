@@ -333,26 +333,27 @@ class Renderer:
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face) -> Drawn | None:
-        """Draw the new face into an image, uint8 RGB (h, w, 3); None where it cannot be drawn."""
+    def draw(self, image: UInt8, face: _Face) -> tuple[Float, Float] | None:
+        """Draw the new face into an image, uint8 RGB (h, w, 3).
+
+        Returns:
+            float32 (478, 2), where its landmarks came to lie, pixels, and (3,), how much more contrast the
+            source is taken to have; None where it could not be drawn.
+        """
         source = face.track.landmarks[face.offset].astype(np.float32)
         options = self._settings.render
         region = blend.region_of_interest(source, image.shape, options.mask_forehead, options.feather)
         if region is None or face.picture is None or face.landmarks is None or face.parts is None:
             return None
         crop_from_frame, aim = face.track.crop_from_frame[face.offset], self._aim(face.track.person)
-        bend, shape = (
-            None if moved is None else moved @ invert(crop_from_frame)[:, :2].T
-            for moved in (aim.bend, aim.shape)
-        )
+        frame_from_crop = invert(crop_from_frame)[:, :2].T
+        bend, shape = (x if x is None else x @ frame_from_crop for x in (aim.bend, aim.shape))
         target = warp.target_landmarks(face.landmarks, source, bend, shape)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
         look = aim.beard, aim.contrast
-        contrast = blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
-        lacking = warp.lacking(face.landmarks, source) @ crop_from_frame[:, :2].T
-        return Drawn(image, target, contrast, lacking)
+        return target, blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
 
 
 class _Stage:
@@ -371,8 +372,13 @@ class _Stage:
 
     def draw(self, number: int) -> Drawn | None:
         """Draw it; None where the gate lets nothing through."""
-        face = self._face(number)
-        return self._renderer.draw(self._frames[number].image.copy(), face) if face.passes else None
+        image, face = self._frames[number].image.copy(), self._face(number)
+        seen = self._renderer.draw(image, face) if face.passes else None
+        if seen is None or face.landmarks is None:
+            return None
+        source = face.track.landmarks[face.offset].astype(np.float32)
+        lacking = warp.lacking(face.landmarks, source) @ face.track.crop_from_frame[face.offset][:, :2].T
+        return Drawn(image, *seen, lacking)
 
     def place(self, number: int) -> Placed | None:
         """Draw it and say where; None where the gate lets nothing through."""

@@ -29,7 +29,7 @@ Region = tuple[int, int, int, int, float]
 
 
 class Emphasis:
-    """Marks where faces are in pictures, for encoders that heed it.
+    """Marks where faces are in pictures of one size and format, for encoders that heed it.
 
     Args:
         time_base: of the pictures, seconds.
@@ -38,7 +38,7 @@ class Emphasis:
 
     def __init__(self, time_base: Fraction, strength: float) -> None:
         self._time_base, self._strength = time_base, strength
-        self._key: tuple[object, ...] = ()
+        self._regions: tuple[Region, ...] = ()
         self._graph = av.filter.Graph()
 
     def marked(self, picture: av.VideoFrame, faces: Sequence[Float]) -> av.VideoFrame:
@@ -53,9 +53,8 @@ class Emphasis:
         regions = tuple(region for region in found if region is not None)
         if not regions:
             return picture
-        key = picture.width, picture.height, picture.format.name, regions
-        if key != self._key:
-            self._key, self._graph = key, self._graph_for(picture, regions)
+        if regions != self._regions:
+            self._regions, self._graph = regions, self._graph_for(picture, regions)
         self._graph.push(picture)
         marked = self._graph.pull()
         assert isinstance(marked, av.VideoFrame)

@@ -191,7 +191,7 @@ class Renderer:
         self, pool: ThreadPoolExecutor, frames: Iterable[Frame], span: range | None
     ) -> Iterator[tuple[Frame, dict[int, _Face]]]:
         """Yield each frame (of the span) with what was drawn in it, by track."""
-        ahead = self._workers + 1
+        ahead = self._workers + sum(STEPS_FRAMES) + 1  # most of the frames in between take no time
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
         smoothed = windowed(encoded, synthesize.SMOOTH_REACH_FRAMES, self.smooth)
         for step in STEPS_FRAMES:

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -32,6 +33,8 @@ SHARED_NETWORKS = 16
 """As many stay loaded in a process; a run with one generator exit needs up to eleven."""
 _shared: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
 _shared_lock = threading.Lock()
+_compiling = ThreadPoolExecutor(2, "compile")
+"""To compile a network occupies one core and a part of another."""
 
 
 def shared(key: tuple[Hashable, ...], build: Callable[[], Built]) -> Built:
@@ -89,6 +92,7 @@ class OpenVinoNetwork:
     Faces are small, so two frames side by side on one core each are faster than one frame on two cores.
     With ``bfloat16`` the network runs in that precision where the processor has it (on others OpenVINO would
     only imitate it, slowly). Pictures stay equal to the eye; do not use it for what is measured or compared.
+    It is compiled in the background, several side by side: whoever calls it first waits.
     """
 
     def __init__(self, model: Any, workers: int, bfloat16: bool = False) -> None:
@@ -106,14 +110,14 @@ class OpenVinoNetwork:
         # OpenVINO's binding sets up its numpy interface on first use, and hangs when two threads are first at
         # once: use it here, where networks are built, before any worker runs.
         ov.Type.f32.to_dtype()
-        self._compiled = core.compile_model(model, "CPU", config)
+        self._compiled = _compiling.submit(core.compile_model, model, "CPU", config)
         self._local = threading.local()
 
     def __call__(self, *inputs: Array) -> tuple[Array, ...]:
         """Run the network on arrays with the batch first; return all outputs."""
         request = getattr(self._local, "request", None)
         if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+            request = self._local.request = self._compiled.result().create_infer_request()
         request.infer(list(inputs), share_inputs=True)
         return tuple(np.array(tensor.data) for tensor in request.output_tensors)
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TRIM_EVERY_ITEMS = 30
+TRIM_EVERY_ITEMS = 120
+MOST_LIGHT = 4
 
 
 def worker_pool(workers: int) -> ThreadPoolExecutor:
@@ -27,13 +28,29 @@ def worker_pool(workers: int) -> ThreadPoolExecutor:
 
 
 def ordered_map(
-    pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int
+    pool: ThreadPoolExecutor,
+    work: Callable[[In], Out],
+    items: Iterable[In],
+    ahead: int,
+    is_light: Callable[[Out], bool] | None = None,
 ) -> Iterator[Out]:
-    """Map over items in threads, in order, with at most ``ahead`` results waiting."""
+    """Map over items in threads, in order.
+
+    Args:
+        pool: the threads.
+        work: what is done with each item.
+        items: taken from one thread, the caller's.
+        ahead: so many results may wait at most.
+        is_light: says which results hold so little that ``MOST_LIGHT`` times as many may wait.
+    """
     waiting: deque[Future[Out]] = deque()
+
+    def weighs(result: Future[Out]) -> bool:
+        return is_light is None or not result.done() or not is_light(result.result())
+
     for number, item in enumerate(items, start=1):
         waiting.append(pool.submit(work, item))
-        if len(waiting) > ahead:
+        while len(waiting) > MOST_LIGHT * ahead or sum(map(weighs, waiting)) > ahead:
             yield waiting.popleft().result()
         if number % TRIM_EVERY_ITEMS == 0:
             _trim_memory()

@@ -390,8 +390,8 @@ def compare_videos(
             scanned: Iterator[tuple[Frames, list[Float]]] = chain.from_iterable(found)
         else:
             scanned = ordered_map(pool, comparison.recall, frames, 1)
-        looks = ordered_map(pool, comparison.look, scanned, _LOOKS_AHEAD, lambda look: look.frames is None)
-        for done, look in enumerate(looks, start=1):
+        compared = ordered_map(pool, comparison.look, scanned, _LOOKS_AHEAD, lambda one: one.frames is None)
+        for done, look in enumerate(compared, start=1):
             comparison.add(look)
             if progress is not None:
                 progress(done, first.info.frame_count)

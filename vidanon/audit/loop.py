@@ -14,6 +14,7 @@ from vidanon.audit.preview import prefer_where_it_failed
 from vidanon.audit.record import UNCOVERED, Audit
 from vidanon.audit.remedy import remedy, without_hands
 from vidanon.progress import Meter, Progress, meter
+from vidanon.stages.synthesize import let_generator_go
 from vidanon.stages.workers import release_memory
 from vidanon.tally import Memory
 from vidanon.types import Plan
@@ -140,6 +141,7 @@ class _Rounds:
 
     def _audited(self, plan: Plan, summary: RenderSummary, number: int) -> Audit:
         started = time.monotonic()
+        let_generator_go()  # else memory would be at its peak in the audit
         release_memory()
         found = audit(
             self.source,

@@ -57,6 +57,17 @@ def shared(key: tuple[Hashable, ...], build: Callable[[], Built]) -> Built:
         return built
 
 
+def let_go(is_unneeded: Callable[[tuple[Hashable, ...]], bool]) -> None:
+    """Forget shared networks, so that their memory is free when nobody uses them any more.
+
+    Args:
+        is_unneeded: says so of a key that :func:`shared` was called with.
+    """
+    with _shared_lock:
+        for key in list(filter(is_unneeded, _shared)):
+            del _shared[key]
+
+
 def state_of_file(path: Path) -> tuple[str, int, int]:
     """Return what changes when a file is replaced: name, size, time of the last change.
 

@@ -16,7 +16,7 @@ import numpy as np
 from vidanon.geometry import compose, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
-from vidanon.networks.runtime import Network
+from vidanon.networks.runtime import Network, let_go
 from vidanon.types import BLENDSHAPE_COUNT, EMBEDDING_SIZE, LANDMARK_COUNT, Bool, Float, UInt8
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ CUTOUTS: dict[Cutout, tuple[float, float, float, float] | None] = {
 """Parts of a picture that can be made alone, in shares of its side: x0, y0, x1, y1; 32nds, as the generator
 needs. A close-up shows the face; the rest takes a third of the time and is not used unless the head is turned
 far. The mouth takes a quarter of a close-up's time."""
+_RECIPE_NAMES: dict[Cutout, str] = {"whole": "exit-", "close-up": "close-up-", "mouth": "mouth-"}
 MARGIN = 0.03
 """So far inside it an outline has to lie, shares of the picture's side. Nearer to its border the features
 lack their surroundings: colours are off by 10 of 255 on average, at the margin by 4, beyond .06 by 0."""
@@ -230,6 +231,11 @@ class Synthesizer:
         return self.picture(w, exit_px, cutout)
 
 
+def let_generator_go() -> None:
+    """Free the generator's memory once no :class:`Synthesizer` is left; the next one loads it again."""
+    let_go(lambda key: str(key[0]).startswith(tuple(_RECIPE_NAMES.values())))
+
+
 def mapper_recipe() -> Recipe:
     """Return how attribute encoder and mapper are made, as one network."""
 
@@ -262,5 +268,5 @@ def exit_recipe(models: ModelStore, exit_px: int, cutout: Cutout = "whole") -> R
         return arrange_for_inference(load_exit_generator(models, exit_px, window))
 
     weights = (graph, graph.with_suffix(".bin"), weights_path("exits.safetensors"))
-    name = f"{'exit' if cutout == 'whole' else cutout}-{exit_px}"
+    name = f"{_RECIPE_NAMES[cutout]}{exit_px}"
     return Recipe(name, build, (np.zeros((1, W_SIZE), np.float32),), weights, window or ())

@@ -13,7 +13,7 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-TRIM_EVERY_ITEMS = 120
+TRIM_EVERY_ITEMS = 60
 MOST_LIGHT = 4
 
 

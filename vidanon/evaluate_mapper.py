@@ -71,6 +71,7 @@ REFERENCE_DRAWS = 8192
 PEOPLE = 50
 ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
+NEARER_STEPS = 2  # the first when a face is tried, the second when it is taken
 CEILING_FACES = 12
 CEILING_STOPS = (0, 10, 30, 80)
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
@@ -281,7 +282,9 @@ def both_figures(
 
     def job(person: Subject, attributes: Subject) -> Job:
         aim = Aim(person.seen.sface)
-        return Job(bench.keeper.nearer(aim, [attributes.view]) if nearer else aim, attributes)
+        for _ in range(NEARER_STEPS if nearer else 0):
+            aim = bench.keeper.nearer(aim, [attributes.view])
+        return Job(aim, attributes)
 
     others = subjects[shift:] + subjects[:shift]
     crossing = [job(b, a) for a, b in zip(subjects, others, strict=True)]

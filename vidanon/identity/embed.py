@@ -51,6 +51,7 @@ class CropEmbedder:
     Args:
         models: where the model lies.
         workers: number of threads that will call.
+        bfloat16: be faster and less exact, see :class:`vidanon.networks.runtime.OpenVinoNetwork`.
 
     Raises:
         ModelsError: the model is missing or unreadable.
@@ -59,10 +60,10 @@ class CropEmbedder:
     MODEL: ClassVar[str]
     """Name in the registry."""
 
-    def __init__(self, models: ModelStore, workers: int) -> None:
+    def __init__(self, models: ModelStore, workers: int, bfloat16: bool = False) -> None:
         path = models.path(self.MODEL)
-        key = (*state_of_file(path), workers)
-        self._network = shared(key, lambda: network_from_file(path, workers=workers))
+        key = (*state_of_file(path), workers, bfloat16)
+        self._network = shared(key, lambda: network_from_file(path, "cpu", workers, bfloat16))
 
     def __call__(self, image: UInt8, landmarks: Float) -> Float:
         """Embed one face.

@@ -124,7 +124,7 @@ class Keeper:
         runtime: RuntimeSettings,
     ) -> None:
         self._latent, self._picture, self._landmarker = latent, picture, landmarker
-        self._embed = SFace(models, runtime.workers)
+        self._embed = SFace(models, runtime.workers, bfloat16=True)  # it only has to say which way to go
         self._pose = HeadPose(models)
         self._look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
         self._workers = runtime.workers

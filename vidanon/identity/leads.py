@@ -132,6 +132,7 @@ class Leads:
         return Estranger(self._models, device, self._runtime.workers)
 
     def _estranged(self, person: int, code: IdentityCode, source: Source, aim: Aim, build: Build) -> Aim:
+        aim = self._keeper.nearer(aim, source.views)  # once more: this takes too long for all that are tried
         if not source.scenes:
             return aim
         shapes = np.stack([aligned(track, 0).ravel() for _, track in source.scenes])

@@ -176,8 +176,14 @@ def _has_cuda_driver() -> bool:
     return True
 
 
-def network_from_file(path: Path, device: str = "cpu", workers: int = 2) -> Network:
+def network_from_file(path: Path, device: str = "cpu", workers: int = 2, bfloat16: bool = False) -> Network:
     """Load a network file (OpenVINO IR ``.xml``, ``.onnx`` or ``.tflite``).
+
+    Args:
+        path: the file.
+        device: ``cpu`` or ``cuda``.
+        workers: number of threads that will call.
+        bfloat16: see :class:`OpenVinoNetwork`.
 
     Raises:
         ModelsError: the file is missing or cannot be read as a network.
@@ -191,7 +197,7 @@ def network_from_file(path: Path, device: str = "cpu", workers: int = 2) -> Netw
     except RuntimeError as error:
         raise ModelsError(f"model file {path} cannot be read; run 'vidanon models fetch'") from error
     if device == "cpu":
-        return OpenVinoNetwork(model, workers)
+        return OpenVinoNetwork(model, workers, bfloat16)
     from vidanon.networks.torch_graph import TorchGraph
 
     return TorchNetwork(TorchGraph(model), device)

@@ -19,6 +19,7 @@ from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien
 from vidanon.identity.settle import Draw, Drawn, settle
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
+from vidanon.measures import SMILE
 from vidanon.models.registry import ModelStore
 from vidanon.plan import analyse
 from vidanon.renderer import Renderer
@@ -26,7 +27,7 @@ from vidanon.rendersummary import RenderSummary
 from vidanon.settings import load_settings
 from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import Landmarker, mesh_box
-from vidanon.stages.mesh import BROWS
+from vidanon.stages.mesh import BROWS, EYE_CORNERS, IRISES
 from vidanon.stages.reduced import cut_out
 from vidanon.stages.warp import lacking, target_landmarks
 from vidanon.types import Float, Frame, Plan, Track, UInt8
@@ -178,6 +179,31 @@ def test_only_irises_are_told_elsewhere_and_as_far_in_every_crop(
     across = landmarks[133] - landmarks[33]
     moved = (there - landmarks)[468:473] @ across
     assert (moved * gaze[0] <= 1e-6).all(), "who looks to the left of the picture has irises there"
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    smile=st.floats(0, 0.5, width=32),
+    glance=st.floats(-0.5, 0.5, width=32),
+)
+def test_of_smiles_and_glances_aside_more_is_told_and_of_what_is_usual_as_much(
+    seed: int, smile: float, glance: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    usual, landmarks = (rng.random(shape).astype(np.float32) / 2 for shape in (52, (478, 2)))
+    mien = Mien(usual=usual)
+    for told, shown in zip(mien.told(usual, landmarks), (usual, landmarks), strict=True):
+        np.testing.assert_allclose(told, shown, atol=1e-6)
+    changed = usual.copy()
+    changed[list(SMILE)] += smile
+    changed[[13, 16]] += glance
+    told, moved = mien.told(changed, landmarks)
+    assert (told[list(SMILE)] - changed[list(SMILE)] >= 0.3 * smile - 1e-6).all()
+    assert np.array_equal(np.delete(told, SMILE), np.delete(changed, SMILE))
+    for iris, (left, right) in zip(IRISES, EYE_CORNERS, strict=True):
+        further = (moved - landmarks)[iris] @ (landmarks[right] - landmarks[left])
+        assert further * glance <= 1e-6, "who glances to the left of the picture has irises there"
+    assert np.array_equal(moved[:468], landmarks[:468])
 
 
 def test_a_failed_landmarker_bends_nothing_out_of_shape() -> None:

@@ -142,13 +142,17 @@ def fine_detail(image: UInt8, landmarks: Float) -> float:
     return float(fine.std()) if len(fine) else float("nan")
 
 
+SMILE = (44, 45)
+"""Blendshapes of the corners of the mouth."""
+
+
 def expression_signals(blendshapes: Float) -> dict[str, Float]:
     """Return the expression curves that a viewer notices, from blendshapes (n, 52) in MediaPipe's order."""
     b = blendshapes
     curves = (
         b[:, [9, 10]].mean(axis=1),
         b[:, 25],
-        b[:, [44, 45]].mean(axis=1),
+        b[:, list(SMILE)].mean(axis=1),
         b[:, 3],
         (b[:, 13] + b[:, 16] - b[:, 14] - b[:, 15]) / 2,
         (b[:, 17] + b[:, 18] - b[:, 11] - b[:, 12]) / 2,

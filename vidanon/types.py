@@ -222,6 +222,7 @@ class Source:
         scenes: more frames, as far as they show this face, with the track of that frame alone; those seen
             most from the front come first. Where there are enough, nothing is before the face in any.
         failed: the like of frames in which the audit recognised this person.
+        usual: float32 (52,), mean blendshapes of these frames.
         found: what was found out of new faces in this person's place, see :mod:`vidanon.identity.leads`;
             choosing, drawing and drawing again ask for the same.
     """
@@ -231,6 +232,7 @@ class Source:
     views: tuple[View, ...]
     scenes: tuple[Scene, ...] = ()
     failed: tuple[Scene, ...] = ()
+    usual: Float | None = None
     found: dict[tuple[str, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
 

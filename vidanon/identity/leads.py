@@ -11,6 +11,7 @@ import numpy as np
 
 from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
 from vidanon.identity.keep import Aim, Keeper
+from vidanon.identity.mien import Mien
 from vidanon.identity.settle import Draw, Drawn, settle
 from vidanon.identity.views import aligned, most_different
 from vidanon.networks.runtime import resolve_device
@@ -94,6 +95,7 @@ class Leads:
         aim, source = self.aim(person, code, build), self._sources.get(person)
         if source is None or not source.scenes:
             return aim
+        aim = aim._replace(mien=Mien(usual=source.usual))
         scenes = source.scenes[:SETTLE_SCENES]
 
         def drawing(aim: Aim) -> Draw:

@@ -18,7 +18,6 @@ import numpy as np
 
 from vidanon.geometry import apply
 from vidanon.identity.keep import Aim
-from vidanon.identity.mien import Mien
 from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
@@ -94,7 +93,7 @@ def settle(
         turned = turned_too_far(result[0], source[0], size, head_pose)
         return turned, source[1] - result[1], drawn.contrast, drawn.lacking
 
-    bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), Mien()
+    bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), aim.mien
     best, least, contrast, shape = mien, np.inf, None, None
     with worker_pool(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)

@@ -146,4 +146,5 @@ def _source(samples: list[_Sample]) -> Source:
         look=np.asarray(np.mean([sample.look for sample in front], axis=0), np.float32),
         views=tuple(sample.view for sample in front),
         scenes=tuple(sample.scene for sample in samples),
+        usual=np.asarray(np.mean([sample.view.blendshapes for sample in samples], axis=0), np.float32),
     )

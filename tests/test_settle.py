@@ -198,7 +198,9 @@ def test_of_smiles_and_glances_aside_more_is_told_and_of_what_is_usual_as_much(
     changed[list(SMILE)] += smile
     changed[[13, 16]] += glance
     told, moved = mien.told(changed, landmarks)
-    assert (told[list(SMILE)] - changed[list(SMILE)] >= 0.3 * smile - 1e-6).all()
+    shown = changed[list(SMILE)]
+    assert (told[list(SMILE)] >= np.minimum(shown + 0.3 * smile, 1) - 1e-6).all()
+    assert (told[list(SMILE)] <= np.maximum(shown + smile, 1) + 1e-6).all()
     assert np.array_equal(np.delete(told, SMILE), np.delete(changed, SMILE))
     for iris, (left, right) in zip(IRISES, EYE_CORNERS, strict=True):
         further = (moved - landmarks)[iris] @ (landmarks[right] - landmarks[left])

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 Built = TypeVar("Built")
 
 SHARED_NETWORKS = 16
-"""As many stay loaded in a process; a run with one generator exit needs up to eleven."""
+"""As many stay loaded in a process; a run with one generator exit needs up to twelve."""
 _shared: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
 _shared_lock = threading.Lock()
 _compiling = ThreadPoolExecutor(2, "compile")

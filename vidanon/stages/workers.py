@@ -15,6 +15,7 @@ Out = TypeVar("Out")
 
 TRIM_EVERY_ITEMS = 60
 MOST_LIGHT = 4
+"""So many times as many results may wait where those that are done hold little."""
 
 
 def worker_pool(workers: int) -> ThreadPoolExecutor:

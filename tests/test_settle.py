@@ -229,7 +229,7 @@ def test_a_bend_moves_landmarks_and_leaves_gaze_alone() -> None:
 
 
 @given(rise=st.floats(-0.03125, 0.03125, width=32), tilt=st.floats(-3, 3, width=32))
-def test_brows_make_up_for_what_they_lack_of_movement_and_keep_their_shape(rise: float, tilt: float) -> None:
+def test_brows_move_further_than_the_source_s_and_keep_their_shape(rise: float, tilt: float) -> None:
     turned = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]], np.float32)
     rest = aligned(HeadPose(ModelStore()), np.eye(3, dtype=np.float32)) * 200
     generated, brows = rest.copy(), list(BROWS)
@@ -240,11 +240,12 @@ def test_brows_make_up_for_what_they_lack_of_movement_and_keep_their_shape(rise:
     shape = lacking(generated, rest @ turned)
 
     def brows_of(source: Float, shape: Float | None) -> Float:
-        return (target_landmarks(generated, source @ turned, shape=shape) @ turned.T)[brows, 1]
+        known = None, shape, rest @ turned + 7  # where the crop lies does not matter
+        return (target_landmarks(generated, source @ turned, *known) @ turned.T)[brows, 1]
 
     np.testing.assert_allclose(brows_of(rest, shape), brows_of(rest, None), atol=0.01, err_msg="at rest")
     followed = brows_of(raised, shape) - brows_of(rest, shape)
-    np.testing.assert_allclose(followed, -1.75 * rise * eyes_px, atol=0.02)
+    np.testing.assert_allclose(followed, -1.95 * rise * eyes_px, atol=0.02)
     raised[brows, 1] -= eyes_px  # what is before a face can make it look so
     most = np.abs(brows_of(raised, shape) - brows_of(raised, None)).max()
     assert most <= 0.08 * eyes_px + 0.01

@@ -74,8 +74,8 @@ def settle(
         workers: threads.
 
     Returns:
-        What leads to the face with the last bend, contrast and shape, and of the miens that were drawn the
-        one with which least is amiss.
+        What leads to the face with the last bend, contrast and shape, how the source rests, and of the miens
+        that were drawn the one with which least is amiss.
     """
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
@@ -99,8 +99,9 @@ def settle(
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
         crops = [apply(scenes[n][1].crop_from_frame[0], landmarks) for n, (landmarks, _) in sources.items()]
+        rest = np.mean([_in_crop(scenes[n][1]) for n in sources], axis=0) if sources else None
         for _ in range(LOOKS):
-            draw = build(aim._replace(mien=mien, bend=bend, shape=shape))
+            draw = build(aim._replace(mien=mien, bend=bend, shape=shape, rest=rest))
             seen = pool.map(compared, sources.keys(), sources.values())
             known = [x for x in seen if x is not None]
             if not known:
@@ -114,4 +115,9 @@ def settle(
             back = np.float32(GAIN) * turned.mean(axis=0)
             bend = bend + np.mean([moved_back(crop, back, head_pose) for crop in crops], axis=0)
             mien = mien.mended(np.float32(GAIN) * lacking.mean(axis=0))
-    return aim._replace(mien=best, bend=bend, contrast=contrast, shape=shape)
+    return aim._replace(mien=best, bend=bend, contrast=contrast, shape=shape, rest=rest)
+
+
+def _in_crop(track: Track) -> Float:
+    """Return where landmarks (478, 2) lie in the unit crop of a track's first frame."""
+    return apply(track.crop_from_frame[0], track.landmarks[0].astype(np.float32))

@@ -33,8 +33,11 @@ Box = tuple[int, int, int, int]
 
 FOLLOW_POSE = 0.75
 """How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
-FOLLOW_BROWS, MOST_BROWS = 1.0, 0.08
-"""What is added of what brows lack of the source's movement, and how much at most, of the eyes' distance."""
+FOLLOW_BROWS, MORE_BROWS, MOST_BROWS = 0.4, 0.8, 0.08
+"""What is added of what brows lack of the source's movement, and of that movement itself, since less of it is
+seen in the frame than is drawn; and how much at most, of the eyes' distance. Inner brows of pyfeat_single,
+asl_sorry, asl_please and asl_school followed at .87, .70, .74 and .73 with (1, 0), .93, .74, .67 and .81 with
+(1, .5), .93, .80, .76 and .85 with (.4, .8), .85, .87, .69 and .85 with (.4, 1.5)."""
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
 SMOOTHING = 1e-4
@@ -68,7 +71,11 @@ def lacking(generated: Float, source: Float) -> Float:
 
 
 def target_landmarks(
-    generated: Float, source: Float, bend: Float | None = None, shape: Float | None = None
+    generated: Float,
+    source: Float,
+    bend: Float | None = None,
+    shape: Float | None = None,
+    rest: Float | None = None,
 ) -> Float:
     """Place the new person's landmarks in the frame: own shape, source's pose and expression.
 
@@ -78,6 +85,7 @@ def target_landmarks(
         bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.settle`.
         shape: float32 (478, 2), what is :func:`lacking` on average and so is the new person's own, frame
             pixels.
+        rest: float32 (478, 2), the source's landmarks on average, from any origin, frame pixels.
 
     Returns:
         float32 (478, 2), frame pixels.
@@ -89,24 +97,30 @@ def target_landmarks(
     target = (placed + follow * missing).astype(np.float32)
     if bend is not None:
         target += bend
-    if shape is not None:
-        _raise_brows(target, missing - shape, source)
+    if shape is not None and rest is not None:
+        _raise_brows(target, missing - shape, source, source - rest)
     _look_the_same_way(target, placed, source)
     return target
 
 
-def _raise_brows(target: Float, missing: Float, source: Float) -> None:
-    """Raise or lower the brows (in place) by what is lacking of their movement beside the new person's shape.
+def _raise_brows(target: Float, missing: Float, source: Float, moved: Float) -> None:
+    """Raise or lower the brows (in place) by what they lack of their movement, and further than the source's.
 
-    That they are placed where they should be does not make them be seen there. What is lacking below the
-    brows as well is no movement of theirs.
+    What moves or is lacking below the brows as well is no movement of theirs.
+
+    Args:
+        target: float32 (478, 2), frame pixels.
+        missing: float32 (478, 2), what they lack of the source's movement, frame pixels.
+        source: float32 (478, 2), frame pixels.
+        moved: float32 (478, 2), how far the source's lie from where they rest, frame pixels.
     """
     across = source[263] - source[33]
     eyes_px = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]], np.float32) / eyes_px
     brows = list(BROWS)
-    moved = FOLLOW_BROWS * ((missing[brows] - missing[list(BELOW_BROWS)].mean(axis=0)) @ down)
-    target[brows] += np.clip(moved, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
+    more = FOLLOW_BROWS * missing + MORE_BROWS * moved
+    lowered = (more[brows] - more[list(BELOW_BROWS)].mean(axis=0)) @ down
+    target[brows] += np.clip(lowered, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
 
 
 def _look_the_same_way(target: Float, placed: Float, source: Float) -> None:

@@ -33,11 +33,8 @@ Box = tuple[int, int, int, int]
 
 FOLLOW_POSE = 0.75
 """How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
-FOLLOW_BROWS, MORE_BROWS, MOST_BROWS = 0.4, 0.8, 0.08
-"""What is added of what brows lack of the source's movement, and of that movement itself, since less of it is
-seen in the frame than is drawn; and how much at most, of the eyes' distance. Inner brows of pyfeat_single,
-asl_sorry, asl_please and asl_school followed at .87, .70, .74 and .73 with (1, 0), .93, .74, .67 and .81 with
-(1, .5), .93, .80, .76 and .85 with (.4, .8), .85, .87, .69 and .85 with (.4, 1.5)."""
+FOLLOW_BROWS, MOST_BROWS = 0.4, 0.08
+"""What is added of what brows lack of the source's movement, and how much at most, of the eyes' distance."""
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
 SMOOTHING = 1e-4
@@ -76,6 +73,7 @@ def target_landmarks(
     bend: Float | None = None,
     shape: Float | None = None,
     rest: Float | None = None,
+    more_of_brows: float = 0.0,
 ) -> Float:
     """Place the new person's landmarks in the frame: own shape, source's pose and expression.
 
@@ -86,6 +84,7 @@ def target_landmarks(
         shape: float32 (478, 2), what is :func:`lacking` on average and so is the new person's own, frame
             pixels.
         rest: float32 (478, 2), the source's landmarks on average, from any origin, frame pixels.
+        more_of_brows: how much of their movement is added to that of the brows.
 
     Returns:
         float32 (478, 2), frame pixels.
@@ -98,27 +97,20 @@ def target_landmarks(
     if bend is not None:
         target += bend
     if shape is not None and rest is not None:
-        _raise_brows(target, missing - shape, source, source - rest)
+        _raise_brows(target, source, FOLLOW_BROWS * (missing - shape) + more_of_brows * (source - rest))
     _look_the_same_way(target, placed, source)
     return target
 
 
-def _raise_brows(target: Float, missing: Float, source: Float, moved: Float) -> None:
-    """Raise or lower the brows (in place) by what they lack of their movement, and further than the source's.
+def _raise_brows(target: Float, source: Float, more: Float) -> None:
+    """Raise or lower the brows (in place) by more, float32 (478, 2), than what is below them.
 
-    What moves or is lacking below the brows as well is no movement of theirs.
-
-    Args:
-        target: float32 (478, 2), frame pixels.
-        missing: float32 (478, 2), what they lack of the source's movement, frame pixels.
-        source: float32 (478, 2), frame pixels.
-        moved: float32 (478, 2), how far the source's lie from where they rest, frame pixels.
+    That they are placed where they should be does not make them be seen there.
     """
     across = source[263] - source[33]
     eyes_px = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]], np.float32) / eyes_px
     brows = list(BROWS)
-    more = FOLLOW_BROWS * missing + MORE_BROWS * moved
     lowered = (more[brows] - more[list(BELOW_BROWS)].mean(axis=0)) @ down
     target[brows] += np.clip(lowered, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
 

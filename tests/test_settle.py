@@ -208,6 +208,14 @@ def test_of_smiles_and_glances_aside_more_is_told_and_of_what_is_usual_as_much(
     assert np.array_equal(moved[:468], landmarks[:468])
 
 
+@pytest.mark.parametrize("seed", [238, 279, 372])
+def test_landmarks_that_no_face_has_are_turned_somehow(seed: int) -> None:
+    """OpenCV finds no start for these, as for some that were read of driver_video1 in bad frames."""
+    points = np.random.default_rng(seed).uniform(0, 480, (478, 2)).astype(np.float32)
+    rotation = HeadPose(ModelStore())(points, 640, 480)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)
+
+
 def test_a_failed_landmarker_bends_nothing_out_of_shape() -> None:
     pose = HeadPose(ModelStore())
     unit = aligned(pose, np.eye(3, dtype=np.float32))

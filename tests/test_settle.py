@@ -17,7 +17,7 @@ from vidanon.audit.studio import Studio, read_frames
 from vidanon.geometry import apply, invert, picture_from_unit
 from vidanon.identity.keep import Aim
 from vidanon.identity.mien import MOST, Mien
-from vidanon.identity.settle import Draw, Drawn, lacking_of_movement, settle
+from vidanon.identity.settle import Draw, Drawn, settle
 from vidanon.identity.turn import MOST_DEG, moved_back, turned_too_far
 from vidanon.measures import SMILE
 from vidanon.models.registry import ModelStore
@@ -237,7 +237,7 @@ def test_a_bend_moves_landmarks_and_leaves_gaze_alone() -> None:
 
 
 @given(rise=st.floats(-0.03125, 0.03125, width=32), tilt=st.floats(-3, 3, width=32))
-def test_brows_move_further_than_the_source_s_and_keep_their_shape(rise: float, tilt: float) -> None:
+def test_brows_make_up_for_what_they_lack_of_movement_and_keep_their_shape(rise: float, tilt: float) -> None:
     turned = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]], np.float32)
     rest = aligned(HeadPose(ModelStore()), np.eye(3, dtype=np.float32)) * 200
     generated, brows = rest.copy(), list(BROWS)
@@ -248,26 +248,14 @@ def test_brows_move_further_than_the_source_s_and_keep_their_shape(rise: float, 
     shape = lacking(generated, rest @ turned)
 
     def brows_of(source: Float, shape: Float | None) -> Float:
-        known = None, shape, rest @ turned + 7, 0.8  # where the crop lies does not matter
-        return (target_landmarks(generated, source @ turned, *known) @ turned.T)[brows, 1]
+        return (target_landmarks(generated, source @ turned, shape=shape) @ turned.T)[brows, 1]
 
     np.testing.assert_allclose(brows_of(rest, shape), brows_of(rest, None), atol=0.01, err_msg="at rest")
     followed = brows_of(raised, shape) - brows_of(rest, shape)
-    np.testing.assert_allclose(followed, -1.95 * rise * eyes_px, atol=0.02)
+    np.testing.assert_allclose(followed, -1.75 * rise * eyes_px, atol=0.02)
     raised[brows, 1] -= eyes_px  # what is before a face can make it look so
     most = np.abs(brows_of(raised, shape) - brows_of(raised, None)).max()
     assert most <= 0.08 * eyes_px + 0.01
-
-
-@given(seed=st.integers(0, 2**32 - 1), seen=st.floats(0, 2))
-def test_what_is_seen_of_brows_is_told_and_noise_is_not(seed: int, seen: float) -> None:
-    random = np.random.default_rng(seed)
-    source = random.normal(0.2, 0.02, 8).astype(np.float32)
-    assert lacking_of_movement(source, 0.1 + seen * source) == pytest.approx(1 - seen, abs=0.1)
-    still = np.full(8, 0.2, np.float32)
-    waver = random.normal(0, 0.0005, (2, 8)).astype(np.float32)
-    assert abs(lacking_of_movement(still + waver[0], still + waver[1])) < 0.8
-    assert lacking_of_movement(still[:1], still[:1] + waver[0, :1]) == 0
 
 
 @pytest.fixture(scope="module")

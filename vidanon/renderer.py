@@ -347,9 +347,8 @@ class Renderer:
             return None
         crop_from_frame, aim = face.track.crop_from_frame[face.offset], self._aim(face.track.person)
         frame_from_crop = invert(crop_from_frame)[:, :2].T
-        known = aim.bend, aim.shape, aim.rest
-        bend, shape, rest = (x if x is None else x @ frame_from_crop for x in known)
-        target = warp.target_landmarks(face.landmarks, source, bend, shape, rest, aim.more_of_brows)
+        bend, shape = (x if x is None else x @ frame_from_crop for x in (aim.bend, aim.shape))
+        target = warp.target_landmarks(face.landmarks, source, bend, shape)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather

@@ -78,8 +78,6 @@ class Aim(NamedTuple):
         mien: what is added to the expression that the mapper is told.
         bend: float32 (478, 2), what is added to its landmarks in unit crops, if anything.
         shape: float32 (478, 2), how far the source's lie from them on average, in unit crops, if known.
-        rest: float32 (478, 2), where the source's lie on average, in unit crops, if known.
-        more_of_brows: how much of the source's movement is added to that of the brows.
         brow_gain: what it is multiplied by how much darker than the skin the brows are, 1 or more.
         glasses: least and most that w may show of glasses, see :meth:`Bank.with_glasses`.
         beard: how much of the source's beard is kept in its place, 0..1.
@@ -92,8 +90,6 @@ class Aim(NamedTuple):
     mien: Mien = Mien()
     bend: Float | None = None
     shape: Float | None = None
-    rest: Float | None = None
-    more_of_brows: float = 0.0
     brow_gain: float = 1.0
     glasses: tuple[float, float] = (-np.inf, np.inf)
     beard: float = 0.0

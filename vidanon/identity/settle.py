@@ -21,7 +21,6 @@ from vidanon.identity.keep import Aim
 from vidanon.identity.turn import moved_back, turned_too_far
 from vidanon.stages.head_pose import HeadPose
 from vidanon.stages.landmark import Landmarker
-from vidanon.stages.mesh import BELOW_BROWS, BROWS
 from vidanon.stages.workers import worker_pool
 from vidanon.types import LANDMARK_COUNT, Float, Scene, Track, UInt8
 
@@ -30,11 +29,6 @@ LOOKS, GAIN = 3, 1.5
 which a third to all works. Heads in eight clips were off by 2.46 degrees on average without a bend, 1.80 with
 two looks and a gain of 1, 1.70 with 1.5, and 1.71 with three looks. Blendshapes in seven clips were off by
 .036 without, .030 with two looks and .028 with three (.029 with a gain of 1)."""
-MOST_OF_BROWS = 1.5
-"""So much of their movement is added to that of the brows at most."""
-BROW_NOISE = 0.001
-"""How far brows are read beside where they are, in unit crops. Of pyfeat_single's movement .46 was seen, of
-that of lp_s18 all."""
 WORTH = 0.9
 """Another mien is taken where what is amiss comes to less than this share, since it may lead nearer to the
 source."""
@@ -80,8 +74,8 @@ def settle(
         workers: threads.
 
     Returns:
-        What leads to the face with the last bend, contrast and shape, how the source rests, and of the miens
-        that were drawn the one with which least is amiss.
+        What leads to the face with the last bend, contrast and shape, and of the miens that were drawn the
+        one with which least is amiss.
     """
 
     def read(picture: UInt8, track: Track) -> tuple[Float, Float] | None:
@@ -97,53 +91,27 @@ def settle(
             return None
         size = frame.image.shape[1], frame.image.shape[0]
         turned = turned_too_far(result[0], source[0], size, head_pose)
-        crop = track.crop_from_frame[0][:, :2].T
-        brows = np.array([brow_height(points @ crop) for points in (source[0], result[0])], np.float32)
-        return turned, source[1] - result[1], drawn.contrast, drawn.lacking, brows
+        return turned, source[1] - result[1], drawn.contrast, drawn.lacking
 
     bend, mien = np.zeros((LANDMARK_COUNT, 2), np.float32), aim.mien
-    best, least, contrast, shape, more = mien, np.inf, None, None, 0.0
+    best, least, contrast, shape = mien, np.inf, None, None
     with worker_pool(workers) as pool:
         found = pool.map(lambda scene: read(scene[0].image, scene[1]), scenes)
         sources = {number: mesh for number, mesh in enumerate(found) if mesh is not None}
         crops = [apply(scenes[n][1].crop_from_frame[0], landmarks) for n, (landmarks, _) in sources.items()]
-        rest = np.mean([_in_crop(scenes[n][1]) for n in sources], axis=0) if sources else None
         for _ in range(LOOKS):
-            aim = aim._replace(bend=bend, shape=shape, rest=rest, more_of_brows=more)
-            draw = build(aim._replace(mien=mien))
+            draw = build(aim._replace(mien=mien, bend=bend, shape=shape))
             seen = pool.map(compared, sources.keys(), sources.values())
             known = [x for x in seen if x is not None]
             if not known:
                 break
-            turned, lacking, contrasts, shapes, brows = (np.stack(part) for part in zip(*known, strict=True))
+            turned, lacking, contrasts, shapes = (np.stack(part) for part in zip(*known, strict=True))
             contrast = np.asarray(np.median(contrasts, axis=0), np.float32)
             shape = np.asarray(shapes.mean(axis=0), np.float32)
             amiss = float(np.abs(lacking).mean()) * len(sources) / len(known)
             if amiss < WORTH * least:
                 best, least = mien, amiss
-            more = float(np.clip(more + lacking_of_movement(*brows.T), 0, MOST_OF_BROWS))
             back = np.float32(GAIN) * turned.mean(axis=0)
             bend = bend + np.mean([moved_back(crop, back, head_pose) for crop in crops], axis=0)
             mien = mien.mended(np.float32(GAIN) * lacking.mean(axis=0))
-    return aim._replace(mien=best, bend=bend, contrast=contrast, shape=shape, rest=rest, more_of_brows=more)
-
-
-def brow_height(landmarks: Float) -> float:
-    """Return how high brows lie above the eyes, of landmarks (478, 2) of an upright face."""
-    return float(landmarks[list(BELOW_BROWS), 1].mean() - landmarks[list(BROWS), 1].mean())
-
-
-def lacking_of_movement(source: Float, shown: Float) -> float:
-    """Return which share of the source's movement is not seen, less where it is hardly above the noise.
-
-    Args:
-        source: float32 (n,), how high the source's brows lie in some frames, in unit crops.
-        shown: float32 (n,), how high those of the new face.
-    """
-    moved, lacks = source - source.mean(), source - shown
-    return float(moved @ lacks / (moved @ moved + len(moved) * BROW_NOISE**2))
-
-
-def _in_crop(track: Track) -> Float:
-    """Return where landmarks (478, 2) lie in the unit crop of a track's first frame."""
-    return apply(track.crop_from_frame[0], track.landmarks[0].astype(np.float32))
+    return aim._replace(mien=best, bend=bend, contrast=contrast, shape=shape)

@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 FOLLOW_POSE = 0.75
 """How far inner points follow the source's landmarks; the rest keeps the new person's own shape."""
-FOLLOW_BROWS, MOST_BROWS = 0.4, 0.08
+FOLLOW_BROWS, MOST_BROWS = 1.0, 0.08
 """What is added of what brows lack of the source's movement, and how much at most, of the eyes' distance."""
 FOLLOW_OUTLINE = 0.95
 """The outline must meet the real head, or the seam shows."""
@@ -68,12 +68,7 @@ def lacking(generated: Float, source: Float) -> Float:
 
 
 def target_landmarks(
-    generated: Float,
-    source: Float,
-    bend: Float | None = None,
-    shape: Float | None = None,
-    rest: Float | None = None,
-    more_of_brows: float = 0.0,
+    generated: Float, source: Float, bend: Float | None = None, shape: Float | None = None
 ) -> Float:
     """Place the new person's landmarks in the frame: own shape, source's pose and expression.
 
@@ -83,8 +78,6 @@ def target_landmarks(
         bend: float32 (478, 2), what is added, frame pixels; see :mod:`vidanon.identity.settle`.
         shape: float32 (478, 2), what is :func:`lacking` on average and so is the new person's own, frame
             pixels.
-        rest: float32 (478, 2), the source's landmarks on average, from any origin, frame pixels.
-        more_of_brows: how much of their movement is added to that of the brows.
 
     Returns:
         float32 (478, 2), frame pixels.
@@ -96,23 +89,24 @@ def target_landmarks(
     target = (placed + follow * missing).astype(np.float32)
     if bend is not None:
         target += bend
-    if shape is not None and rest is not None:
-        _raise_brows(target, source, FOLLOW_BROWS * (missing - shape) + more_of_brows * (source - rest))
+    if shape is not None:
+        _raise_brows(target, missing - shape, source)
     _look_the_same_way(target, placed, source)
     return target
 
 
-def _raise_brows(target: Float, source: Float, more: Float) -> None:
-    """Raise or lower the brows (in place) by more, float32 (478, 2), than what is below them.
+def _raise_brows(target: Float, missing: Float, source: Float) -> None:
+    """Raise or lower the brows (in place) by what is lacking of their movement beside the new person's shape.
 
-    That they are placed where they should be does not make them be seen there.
+    That they are placed where they should be does not make them be seen there. What is lacking below the
+    brows as well is no movement of theirs.
     """
     across = source[263] - source[33]
     eyes_px = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]], np.float32) / eyes_px
     brows = list(BROWS)
-    lowered = (more[brows] - more[list(BELOW_BROWS)].mean(axis=0)) @ down
-    target[brows] += np.clip(lowered, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
+    moved = FOLLOW_BROWS * ((missing[brows] - missing[list(BELOW_BROWS)].mean(axis=0)) @ down)
+    target[brows] += np.clip(moved, -MOST_BROWS * eyes_px, MOST_BROWS * eyes_px)[:, None] * down
 
 
 def _look_the_same_way(target: Float, placed: Float, source: Float) -> None:

@@ -210,7 +210,7 @@ def test_of_smiles_and_glances_aside_more_is_told_and_of_what_is_usual_as_much(
 
 @pytest.mark.parametrize("seed", [238, 279, 372])
 def test_landmarks_that_no_face_has_are_turned_somehow(seed: int) -> None:
-    """OpenCV finds no start for these, as for some that were read of driver_video1 in bad frames."""
+    """OpenCV finds no start for these, nor for a mesh met while faces were tried in driver_video1."""
     points = np.random.default_rng(seed).uniform(0, 480, (478, 2)).astype(np.float32)
     rotation = HeadPose(ModelStore())(points, 640, 480)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-4)

@@ -36,8 +36,8 @@ class HeadPose:
         camera = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
         model, seen = self.points[self._ids].astype(np.float64), landmarks[self._ids].astype(np.float64)
         found, turn, shift = cv2.solvePnP(model, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-        if not found:  # landmarks as no face has them, say of a hand: start as from the front
-            away = focal * np.ptp(model, axis=0)[1] / max(float(np.ptp(seen, axis=0)[1]), 1.0)
+        if not found:  # landmarks as no face has them: start as from the front
+            away = focal * np.ptp(model[:, 1]) / max(np.ptp(seen[:, 1]), 1.0)
             turn, shift = np.zeros(3), np.array([0, 0, away])
         _, turn, _ = cv2.solvePnP(model, seen, camera, None, turn, shift, True, cv2.SOLVEPNP_ITERATIVE)
         return np.asarray(cv2.Rodrigues(turn)[0], np.float32)

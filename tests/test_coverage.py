@@ -27,14 +27,14 @@ def unit(*values):
 class Roles:
     """Detects FACE in the frames of ``seen``, a false alarm in those of ``alarms``; meshes in ``meshes``."""
 
-    def __init__(self, seen, meshes=(), alarms=()):
-        self.seen, self.meshes, self.alarms = set(seen), set(meshes), set(alarms)
+    def __init__(self, seen, meshes=(), alarms=(), score=0.8):
+        self.seen, self.meshes, self.alarms, self.score = set(seen), set(meshes), set(alarms), score
         self.frame = -1
 
     def detect(self, image, turned=False, quick=False):
         self.frame += 1
         boxes = [FACE] * (self.frame in self.seen) + [(70.0, 5.0, 82.0, 17.0)] * (self.frame in self.alarms)
-        return [Face(np.array(box, np.float32), 0.8) for box in boxes]
+        return [Face(np.array(box, np.float32), self.score) for box in boxes]
 
     def __call__(self, image, boxes, tilts=None):
         return [self.mesh(box) if self.frame in self.meshes and box[0] < 60 else None for box in boxes]
@@ -95,6 +95,12 @@ def test_a_single_false_alarm_does_not_last(plan_of):
     face, alarm = plan.tracks
     assert len(face) == 30
     assert len(alarm) <= 5
+
+
+def test_no_face_is_drawn_on_what_no_detector_was_ever_sure_of(plan_of):
+    (track,) = plan_of(Roles(seen=range(10, 20), meshes=range(10, 20), score=0.4)).tracks
+    assert frames_of(track) >= set(range(10, 20))  # but it is covered
+    assert np.isnan(track.landmarks).all() and np.isnan(track.blendshapes).all()
 
 
 def test_only_faces_in_the_region_are_treated_and_the_others_are_named(plan_of):

@@ -15,6 +15,7 @@ from vidanon.identity.away import led_away
 from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.keep import ANCESTRY, BEARD, FREE, GLASSES, Aim, missing
 from vidanon.identity.shade import brow_depth
+from vidanon.identity.within import FRAME, too_far
 from vidanon.models.registry import ModelStore
 from vidanon.stages.brows import darkened
 from vidanon.stages.head_pose import angle_deg
@@ -165,4 +166,4 @@ def test_nothing_is_kept_of_somebody_whose_face_was_never_seen(bench: Bench) -> 
     aim = bench.keeper.aim(code, None)
     assert np.array_equal(aim.asked, led_away(code, None))
     w = np.ones(512, np.float32)
-    assert np.array_equal(aim.lead(w), w)
+    assert np.array_equal(aim.lead(w), w - too_far(w, FRAME))

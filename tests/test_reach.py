@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vidanon.evaluate_mapper import Bench, Job
 from vidanon.identity.bank import load_bank
 from vidanon.identity.keep import Aim
-from vidanon.identity.reach import DAMPING, reach_directions, responses, step
+from vidanon.identity.reach import TAKEN, TRIED, lengths, reach_directions, responses
 from vidanon.models.registry import ModelStore
 from vidanon.recognisers import EDGEFACE, SFACE
 from vidanon.stages.head_pose import angle_deg
@@ -19,16 +19,16 @@ from vidanon.types import Float
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@given(seed=SEEDS, scale=st.floats(0.01, 3))
-def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float) -> None:
+@given(seed=SEEDS, scale=st.floats(0.01, 3), damping=st.floats(0.001, 0.1))
+def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float, damping: float) -> None:
     random = np.random.default_rng(seed)
     response = (scale * random.standard_normal((16, 6))).astype(np.float32)
     lacking = random.standard_normal(16).astype(np.float32)
 
     def cost(went: Float) -> float:
-        return float(((lacking - response @ went) ** 2).sum() + DAMPING * (went**2).sum())
+        return float(((lacking - response @ went) ** 2).sum() + damping * (went**2).sum())
 
-    went = step(response, lacking)
+    went = lengths(response, lacking, damping)
     assert cost(went) <= cost(np.zeros(6, np.float32))
     for _ in range(8):
         other = went + 0.1 * random.standard_normal(6).astype(np.float32)
@@ -38,8 +38,9 @@ def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float) -> No
 def test_responses_are_those_of_what_is_drawn() -> None:
     random = np.random.default_rng(0)
     slopes = random.standard_normal((128, 512)).astype(np.float32)
-    found = responses(lambda w: slopes @ w, random.standard_normal(512).astype(np.float32))
-    wanted = slopes @ reach_directions()
+    w, directions = random.standard_normal(512).astype(np.float32), reach_directions()
+    found = responses(lambda w: slopes @ w, w, directions)
+    wanted = slopes @ directions
     np.testing.assert_allclose(found, wanted, atol=1e-3 * float(np.abs(wanted).max()))
 
 
@@ -52,7 +53,7 @@ def test_more_of_the_person_shows_and_nothing_else_moves() -> None:
     for number, subject in enumerate(subjects[:12]):
         person = subjects[number + 12]
         kept = Aim(person.seen.sface)
-        jobs += [Job(kept, subject), Job(bench.keeper.nearer(kept, [subject.view]), subject)]
+        jobs += [Job(kept, subject), Job(bench.keeper.nearer(kept, [subject.view], (TRIED, *TAKEN)), subject)]
         people += [person, person]
     seen = [o for _, o in bench.outputs(jobs, "nearer")]
     found = np.array(
@@ -69,7 +70,7 @@ def test_more_of_the_person_shows_and_nothing_else_moves() -> None:
     assert len(found) == len(jobs)
     before, after = found[::2].mean(axis=0), found[1::2].mean(axis=0)
     assert after[0] > before[0] + 0.03 and after[1] > before[1] + 0.01
-    assert after[2] < before[2] + 0.3 and after[3] < before[3] + 0.003
+    assert after[2] < before[2] + 0.3 and after[3] < before[3] + 0.005
 
 
 def test_directions_tell_people_apart_and_keep_expressions_still() -> None:

@@ -34,6 +34,7 @@ from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.reach import TAKEN, TRIED
 from vidanon.identity.shade import brow_depths
 from vidanon.mixing import HeadFinder
 from vidanon.models.registry import sha256_of
@@ -71,7 +72,6 @@ REFERENCE_DRAWS = 8192
 PEOPLE = 50
 ATTRIBUTE_SOURCES = 2
 TIMED_CALLS = 60
-NEARER_STEPS = 2  # the first when a face is tried, the second when it is taken
 CEILING_FACES = 12
 CEILING_STOPS = (0, 10, 30, 80)
 # Which strangers are chosen must not change from run to run, or the figures could not be compared.
@@ -282,8 +282,8 @@ def both_figures(
 
     def job(person: Subject, attributes: Subject) -> Job:
         aim = Aim(person.seen.sface)
-        for _ in range(NEARER_STEPS if nearer else 0):
-            aim = bench.keeper.nearer(aim, [attributes.view])
+        if nearer:
+            aim = bench.keeper.nearer(aim, [attributes.view], (TRIED, *TAKEN))
         return Job(aim, attributes)
 
     others = subjects[shift:] + subjects[:shift]

@@ -286,8 +286,9 @@ def _finish(
     times_s = np.array(watcher.times_s, np.float32)
     waits = waits_at_border(tracklets, round(BORDER_WAIT_S * watcher.rate), watcher.size)
     tracks: dict[int, list[Track]] = {}
+    sure = {person for track, person in zip(tracklets, persons, strict=True) if track.is_sure()}
     for number, person in enumerate(persons):
-        track = _track(number, person, tracklets[number], watcher, settings, waits[number])
+        track = _track(number, person, tracklets[number], watcher, settings, waits[number], person in sure)
         tracks.setdefault(person, []).append(track)
     left = []
     for person, mine in list(tracks.items()):
@@ -305,12 +306,23 @@ def _finish(
 
 
 def _track(
-    number: int, person: int, tracklet: Tracklet, watcher: _Watcher, settings: Settings, wait: int
+    number: int,
+    person: int,
+    tracklet: Tracklet,
+    watcher: _Watcher,
+    settings: Settings,
+    wait: int,
+    is_sure: bool,
 ) -> Track:
-    """Make the dense, smooth track of a tracklet, and forget the tracklet's sightings."""
+    """Make the dense, smooth track of a tracklet, and forget the tracklet's sightings.
+
+    Where it is not sure that it shows a person, it has no mesh: it will be obscured, and no face be drawn.
+    """
     shot = shot_of(tracklet.start, watcher.cuts, watcher.frames)
     extend = round(settings.track.extend_s * watcher.rate)
     dense = densify(tracklet, extend, shot.start, shot.stop, watcher.size, wait)
+    if not is_sure:
+        dense.landmarks[:] = dense.blendshapes[:] = np.nan
     detected = dense.origin == Origin.DETECTED
     gaps = short_gaps(dense.landmarks, dense.boxes, detected)
     fill_meshes(dense.landmarks, dense.boxes, gaps)

@@ -20,6 +20,7 @@ from vidanon import api
 from vidanon.audit.judge import audit
 from vidanon.cli import main
 from vidanon.errors import ExitCode
+from vidanon.identity.keep import Aim
 from vidanon.models.registry import ModelStore
 from vidanon.renderer import render
 from vidanon.settings import load_settings
@@ -82,10 +83,6 @@ def test_without_landmarks_everyone_is_obscured(
     assert summary.audit is not None and summary.audit.passed
 
 
-STEP = 1000
-"""So far is w of one crop from that of the next: no lead goes so far."""
-
-
 class _Mirror:
     """A mapper that returns the source's own identity: the picture is the crop it was given."""
 
@@ -98,20 +95,27 @@ class _Mirror:
     def latent(self, crop: Float, identity: Float, blendshapes: Float, landmarks: Float) -> Float:
         with self._lock:
             self._crops.append(np.asarray((crop.transpose(1, 2, 0) + 1) * 127.5, np.uint8))
-            return np.full(512, STEP * (len(self._crops) - 1), np.float32)
+            return np.full(512, len(self._crops) - 1, np.float32)
 
     def picture(self, w: Float, exit_px: int, cutout: synthesize.Cutout = "whole") -> UInt8:
-        crop = self._crops[int(np.clip(round(float(w[0]) / STEP), 0, len(self._crops) - 1))]
+        crop = self._crops[int(np.clip(round(float(w[0])), 0, len(self._crops) - 1))]
         return np.asarray(cv2.resize(crop, (exit_px, exit_px)), np.uint8)
 
     def mouth(self, w: Float, lips: Float, exit_px: int, cutout: synthesize.Cutout) -> UInt8:
         return self.picture(w, exit_px, cutout)
 
 
-def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(
-    source: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have faces drawn by :class:`_Mirror`, whose w are numbers of crops and lead to nothing else."""
     monkeypatch.setattr(synthesize, "Synthesizer", _Mirror)
+    monkeypatch.setattr(Aim, "lead", lambda _, w: w)
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(
+    source: Path, plan: Plan, tmp_path: Path
+) -> None:
     settings = load_settings(None, [*QUICK, "audit.rounds=1"])
     report = tmp_path / "r.html"
     plan = replace(plan, sources={})  # what was found with another mapper goes with it
@@ -121,10 +125,10 @@ def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(
     assert report.is_file() and report.with_suffix(".json").is_file()
 
 
+@pytest.mark.usefixtures("mirrored")
 def test_without_a_further_round_it_is_refused_with_tracks_and_times(
-    source: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, plan: Plan, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(synthesize, "Synthesizer", _Mirror)
     plan_file, report = tmp_path / "p.json", tmp_path / "r.html"
     vidanon.save_plan(replace(plan, spares={}), plan_file)
     options = [option for value in (*QUICK, "audit.rounds=0") for option in ("--set", value)]

@@ -86,9 +86,12 @@ class Leads:
             kept = self._known(source, "kept", code, lambda: self._keeper.aim(code, source))
             if build is None:
                 return kept
-            return self._known(
-                source, "aim", code, lambda: self._estranged(person, code, source, kept, build)
-            )
+
+            def found() -> Aim:
+                taken = self._keeper.nearer(kept, source.views)
+                return self._estranged(person, code, source, taken, build)
+
+            return self._known(source, "aim", code, found)
 
     def settled(self, person: int, code: IdentityCode, build: Build) -> Aim:
         """Return what leads to a new face, as :meth:`aim` does, that rests and is held as who it replaces."""
@@ -134,7 +137,6 @@ class Leads:
         return Estranger(self._models, device, self._runtime.workers)
 
     def _estranged(self, person: int, code: IdentityCode, source: Source, aim: Aim, build: Build) -> Aim:
-        aim = self._keeper.nearer(aim, source.views)  # once more: this takes too long for all that are tried
         if not source.scenes:
             return aim
         shapes = np.stack([aligned(track, 0).ravel() for _, track in source.scenes])

@@ -3,7 +3,7 @@
 The mapper finds w in one step, and what SFace reads in its pictures comes only so near to what was asked for.
 How the reading changes with w is told by drawing the face again, changed a little in each of some directions;
 then one step of Gauss and Newton, held back where little is gained, leads to where more of the person shows.
-The directions are those in which pictures change most for SFace and least in expression, see
+The directions are those in which pictures change most for SFace and least in expression, most first, see
 :mod:`vidanon.training.reach`. EdgeFace and dlib take no part.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,25 @@ from vidanon.types import Float
 
 NUDGE = 0.7
 """So far, in lengths of a direction, w is changed to see what that does."""
-DAMPING = 0.005
-"""What a length along a direction costs, beside the squared distance of what is read from what is asked."""
+
+
+class Step(NamedTuple):
+    """How a face is led nearer once.
+
+    Attributes:
+        directions: along so many of them.
+        damping: what a length along one costs, beside the squared distance of what is read from what is
+            asked.
+    """
+
+    directions: int
+    damping: float
+
+
+TRIED = Step(24, 0.005)
+"""So each face that is tried is led nearer."""
+TAKEN = (Step(64, 0.005), Step(64, 0.005))
+"""So is the one that is taken; this takes too long for all."""
 
 Embed = Callable[[Float], Float]
 """Draws w (512,) and returns what SFace reads in the picture, (128,), unit length."""
@@ -30,28 +48,30 @@ Spread = Callable[[Embed, Iterable[Float]], Iterable[Float]]
 
 @lru_cache(maxsize=1)
 def reach_directions() -> Float:
-    """Return in which directions w is led nearer, float32 (512, n)."""
+    """Return in which directions w is led nearer, float32 (512, n), the most telling first."""
     return read_tensor("reach.safetensors", "directions")
 
 
-def responses(embed: Embed, w: Float, spread: Spread = map) -> Float:
+def responses(embed: Embed, w: Float, directions: Float, spread: Spread = map) -> Float:
     """Return how what is read changes along each direction, float32 (128, n).
 
     Args:
         embed: draws and reads; safe to call from as many threads as ``spread`` has.
         w: float32 (512,), around which.
+        directions: float32 (512, n).
         spread: calls it.
     """
-    at_rest, *nudged = spread(embed, [w, *(w + np.float32(NUDGE) * reach_directions().T)])
+    at_rest, *nudged = spread(embed, [w, *(w + np.float32(NUDGE) * directions.T)])
     return np.asarray((np.stack(nudged) - at_rest).T / np.float32(NUDGE), np.float32)
 
 
-def step(response: Float, lacking: Float) -> Float:
+def lengths(response: Float, lacking: Float, damping: float) -> Float:
     """Return how far to go along each direction, float32 (n,).
 
     Args:
         response: float32 (128, n), see :func:`responses`.
         lacking: float32 (128,), what is asked for less what is read.
+        damping: see :class:`Step`.
     """
-    curve = response.T @ response + np.float32(DAMPING) * np.eye(response.shape[1], dtype=np.float32)
+    curve = response.T @ response + np.float32(damping) * np.eye(response.shape[1], dtype=np.float32)
     return np.asarray(np.linalg.solve(curve, response.T @ lacking), np.float32)

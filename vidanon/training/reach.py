@@ -25,7 +25,7 @@ from vidanon.types import Float
 DRAWN, SEED = 1000, 502
 PEOPLE = 6
 """So many people are given the attributes of each face."""
-CANDIDATES, DIRECTIONS = 128, 24
+CANDIDATES, DIRECTIONS = 128, 64
 WATCHED = 80
 """Faces that are changed along each candidate."""
 NUDGE = 0.5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vidanon.evaluate_mapper import Bench, Job
 from vidanon.identity.bank import load_bank
 from vidanon.identity.keep import Aim
-from vidanon.identity.reach import TAKEN, TRIED, lengths, reach_directions, responses
+from vidanon.identity.reach import DAMPING, TAKEN_ALONG, TRIED_ALONG, reach_directions, responses, step
 from vidanon.models.registry import ModelStore
 from vidanon.recognisers import EDGEFACE, SFACE
 from vidanon.stages.head_pose import angle_deg
@@ -19,16 +19,16 @@ from vidanon.types import Float
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@given(seed=SEEDS, scale=st.floats(0.01, 3), damping=st.floats(0.001, 0.1))
-def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float, damping: float) -> None:
+@given(seed=SEEDS, scale=st.floats(0.01, 3))
+def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     response = (scale * random.standard_normal((16, 6))).astype(np.float32)
     lacking = random.standard_normal(16).astype(np.float32)
 
     def cost(went: Float) -> float:
-        return float(((lacking - response @ went) ** 2).sum() + damping * (went**2).sum())
+        return float(((lacking - response @ went) ** 2).sum() + DAMPING * (went**2).sum())
 
-    went = lengths(response, lacking, damping)
+    went = step(response, lacking)
     assert cost(went) <= cost(np.zeros(6, np.float32))
     for _ in range(8):
         other = went + 0.1 * random.standard_normal(6).astype(np.float32)
@@ -53,7 +53,10 @@ def test_more_of_the_person_shows_and_nothing_else_moves() -> None:
     for number, subject in enumerate(subjects[:12]):
         person = subjects[number + 12]
         kept = Aim(person.seen.sface)
-        jobs += [Job(kept, subject), Job(bench.keeper.nearer(kept, [subject.view], (TRIED, *TAKEN)), subject)]
+        jobs += [
+            Job(kept, subject),
+            Job(bench.keeper.nearer(kept, [subject.view], (TRIED_ALONG, *TAKEN_ALONG)), subject),
+        ]
         people += [person, person]
     seen = [o for _, o in bench.outputs(jobs, "nearer")]
     found = np.array(

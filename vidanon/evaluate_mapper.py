@@ -34,7 +34,7 @@ from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
-from vidanon.identity.reach import TAKEN, TRIED
+from vidanon.identity.reach import TAKEN_ALONG, TRIED_ALONG
 from vidanon.identity.shade import brow_depths
 from vidanon.mixing import HeadFinder
 from vidanon.models.registry import sha256_of
@@ -283,7 +283,7 @@ def both_figures(
     def job(person: Subject, attributes: Subject) -> Job:
         aim = Aim(person.seen.sface)
         if nearer:
-            aim = bench.keeper.nearer(aim, [attributes.view], (TRIED, *TAKEN))
+            aim = bench.keeper.nearer(aim, [attributes.view], (TRIED_ALONG, *TAKEN_ALONG))
         return Job(aim, attributes)
 
     others = subjects[shift:] + subjects[:shift]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,25 +19,12 @@ from vidanon.types import Float
 
 NUDGE = 0.7
 """So far, in lengths of a direction, w is changed to see what that does."""
-
-
-class Step(NamedTuple):
-    """How a face is led nearer once.
-
-    Attributes:
-        directions: along so many of them.
-        damping: what a length along one costs, beside the squared distance of what is read from what is
-            asked.
-    """
-
-    directions: int
-    damping: float
-
-
-TRIED = Step(24, 0.005)
-"""So each face that is tried is led nearer."""
-TAKEN = (Step(64, 0.005), Step(64, 0.005))
-"""So is the one that is taken; this takes too long for all."""
+DAMPING = 0.005
+"""What a length along a direction costs, beside the squared distance of what is read from what is asked."""
+TRIED_ALONG = 24
+"""Along so many directions each face that is tried is led nearer."""
+TAKEN_ALONG = (64, 64)
+"""Along so many, step by step, the one that is taken; this takes too long for all."""
 
 Embed = Callable[[Float], Float]
 """Draws w (512,) and returns what SFace reads in the picture, (128,), unit length."""
@@ -65,13 +51,12 @@ def responses(embed: Embed, w: Float, directions: Float, spread: Spread = map) -
     return np.asarray((np.stack(nudged) - at_rest).T / np.float32(NUDGE), np.float32)
 
 
-def lengths(response: Float, lacking: Float, damping: float) -> Float:
+def step(response: Float, lacking: Float) -> Float:
     """Return how far to go along each direction, float32 (n,).
 
     Args:
         response: float32 (128, n), see :func:`responses`.
         lacking: float32 (128,), what is asked for less what is read.
-        damping: see :class:`Step`.
     """
-    curve = response.T @ response + np.float32(damping) * np.eye(response.shape[1], dtype=np.float32)
+    curve = response.T @ response + np.float32(DAMPING) * np.eye(response.shape[1], dtype=np.float32)
     return np.asarray(np.linalg.solve(curve, response.T @ lacking), np.float32)

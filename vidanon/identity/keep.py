@@ -97,7 +97,7 @@ class Aim(NamedTuple):
     contrast: Float | None = None
 
     def lead(self, w: Float) -> Float:
-        """Turn what the mapper makes of ``asked``, float32 (512,), into w of the new face."""
+        """Turn what the mapper makes of ``asked``, float32 (512,), into w of the new face, held within."""
         w = w + self.shift
         return load_bank().with_glasses(w - too_far(w, FRAME), *self.glasses)
 
@@ -160,7 +160,7 @@ class Keeper:
                 shift = shift + lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 if look_number == 0:
                     shift += self._towards(asked - embedding, led[0], source.views[0], TRIED_ALONG, pool)
-                shift -= too_far(np.mean(latents, axis=0) + shift, FACE)
+                shift = _held(shift, latents)
                 darker = float(np.clip(np.max(brows / np.maximum(brow, 1e-3)), 1, MOST_BROWS))
         gain = 1 + code.by_refusals(BROWS_KEPT, nudges=True) * (darker - 1)
         beard = code.by_refusals(BEARD_KEPT, nudges=True) if bearded else 0.0
@@ -182,8 +182,8 @@ class Keeper:
                 if not seen:
                     break  # the gate will not let such a face through
                 lacking = aim.asked - np.mean([x[0] for x in seen], axis=0)
-                aim = aim.shifted(self._towards(lacking, led[0], views[0], count, pool))
-                aim = aim.shifted(-too_far(np.mean(latents, axis=0) + aim.shift, FACE))
+                shift = aim.shift + self._towards(lacking, led[0], views[0], count, pool)
+                aim = aim._replace(shift=_held(shift, latents))
         return aim
 
     def _towards(self, lacking: Float, w: Float, view: View, count: int, pool: ThreadPoolExecutor) -> Float:
@@ -225,6 +225,11 @@ def missing(wanted: Float, found: Float) -> Float:
     far = max(float(np.abs(shares).sum()) / 2, 1e-6)
     over[ANCESTRY] = shares * max(0.0, 1 - float(FREE[ANCESTRY][0]) / far)
     return np.asarray(over, np.float32)
+
+
+def _held(shift: Float, latents: Sequence[Float]) -> Float:
+    """Return the shift with which a face is within, as it is on average in some views."""
+    return shift - too_far(np.mean(latents, axis=0) + shift, FACE)
 
 
 def _means(rows: Iterable[tuple[Float | float, ...]]) -> list[Float]:

@@ -2,7 +2,7 @@ r"""Find how the generator's own w are spread.
 
     python -m vidanon.training.within --target vidanon/models/weights/within.safetensors
 
-See :mod:`vidanon.identity.within`. A minute on two cores.
+See :mod:`vidanon.identity.within`. Ten seconds on two cores.
 """
 
 from __future__ import annotations

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.evaluate_mapper import Bench, Job
+from vidanon.evaluate_mapper import Bench, Job, Subject
+from vidanon.identity import keep
 from vidanon.identity.bank import load_bank
 from vidanon.identity.keep import Aim
-from vidanon.identity.reach import DAMPING, TAKEN_ALONG, TRIED_ALONG, reach_directions, responses, step
+from vidanon.identity.reach import DAMPING, reach_directions, responses, step
 from vidanon.models.registry import ModelStore
 from vidanon.recognisers import EDGEFACE, SFACE
 from vidanon.stages.head_pose import angle_deg
-from vidanon.training.reach import DIRECTIONS, candidates, most_telling
+from vidanon.training.reach import DIRECTIONS, USUAL_GAIN, candidates, most_telling, usual_step
 from vidanon.types import Float
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -44,36 +48,50 @@ def test_responses_are_those_of_what_is_drawn() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-3 * float(np.abs(wanted).max()))
 
 
-def test_more_of_the_person_shows_and_nothing_else_moves() -> None:
-    """EdgeFace, which takes no part, has to see it as well."""
+def test_more_of_the_person_shows_and_nothing_else_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EdgeFace, which takes no part, has to see it as well, and a little of it after the usual step alone."""
     bench, bank = Bench(ModelStore(), None, 2), load_bank()
     rows = np.flatnonzero(~bank.child & (bank.glasses < 0.1))[:24]
     subjects = [s for s in (bench.subject(w) for w in bank.w[rows]) if s is not None]
-    jobs, people = [], []
-    for number, subject in enumerate(subjects[:12]):
-        person = subjects[number + 12]
-        kept = Aim(person.seen.sface)
-        jobs += [
-            Job(kept, subject),
-            Job(bench.keeper.nearer(kept, [subject.view], (TRIED_ALONG, *TAKEN_ALONG)), subject),
-        ]
-        people += [person, person]
-    seen = [o for _, o in bench.outputs(jobs, "nearer")]
-    found = np.array(
-        [
-            [o.embeddings[r.name] @ p.seen.embeddings[r.name] for r in (SFACE, EDGEFACE)]
-            + [
-                angle_deg(o.turn, j.attributes.seen.turn),
-                np.abs(o.blendshapes - j.attributes.seen.blendshapes).mean(),
-            ]
-            for j, p, o in zip(jobs, people, seen, strict=True)
-            if o is not None
-        ]
-    )
-    assert len(found) == len(jobs)
-    before, after = found[::2].mean(axis=0), found[1::2].mean(axis=0)
-    assert after[0] > before[0] + 0.03 and after[1] > before[1] + 0.01
-    assert after[2] < before[2] + 0.3 and after[3] < before[3] + 0.005
+    pairs = list(zip(subjects[:12], subjects[12:], strict=False))
+
+    def figures(lead: Callable[[Aim, Subject], Aim]) -> Float:
+        """Return SFace and EdgeFace to the person, and how far pose and expression are off, on average."""
+        jobs = [Job(lead(Aim(person.seen.sface), subject), subject) for subject, person in pairs]
+        seen = [o for _, o in bench.outputs(jobs, "nearer") if o is not None]
+        assert len(seen) == len(pairs)
+        return np.mean(
+            [
+                [o.embeddings[r.name] @ person.seen.embeddings[r.name] for r in (SFACE, EDGEFACE)]
+                + [
+                    angle_deg(o.turn, subject.seen.turn),
+                    np.abs(o.blendshapes - subject.seen.blendshapes).mean(),
+                ]
+                for (subject, person), o in zip(pairs, seen, strict=True)
+            ],
+            axis=0,
+        )
+
+    def nearer(aim: Aim, subject: Subject) -> Aim:
+        return bench.keeper.nearer(aim, [subject.view], begin=True)
+
+    before, after = figures(lambda aim, _: aim), figures(nearer)
+    monkeypatch.setattr(keep, "STEPS", 0)
+    begun = figures(nearer)
+    assert begun[0] > before[0] + 0.02 and begun[1] > before[1] + 0.01
+    assert after[0] > begun[0] + 0.03 and after[1] > begun[1] + 0.01
+    for found in (begun, after):
+        assert found[2] < before[2] + 0.3 and found[3] < before[3] + 0.005
+
+
+@given(seed=SEEDS)
+def test_the_usual_step_goes_only_where_faces_agree(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    lacking = random.standard_normal(128).astype(np.float32)
+    one = random.standard_normal((128, 6)).astype(np.float32)
+    same = usual_step(np.stack([one] * 4)) @ lacking
+    np.testing.assert_allclose(same, USUAL_GAIN * step(one, lacking), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(usual_step(np.stack([one, -one])) @ lacking, 0, atol=1e-5)
 
 
 def test_directions_tell_people_apart_and_keep_expressions_still() -> None:

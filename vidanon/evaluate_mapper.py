@@ -34,7 +34,6 @@ from vidanon.identity.bank import Bank, load_bank
 from vidanon.identity.choose import Profile, choose
 from vidanon.identity.keep import Aim, Keeper
 from vidanon.identity.look import LookEncoder
-from vidanon.identity.reach import TAKEN_ALONG, TRIED_ALONG
 from vidanon.identity.shade import brow_depths
 from vidanon.mixing import HeadFinder
 from vidanon.models.registry import sha256_of
@@ -283,7 +282,7 @@ def both_figures(
     def job(person: Subject, attributes: Subject) -> Job:
         aim = Aim(person.seen.sface)
         if nearer:
-            aim = bench.keeper.nearer(aim, [attributes.view], (TRIED_ALONG, *TAKEN_ALONG))
+            aim = bench.keeper.nearer(aim, [attributes.view], begin=True)
         return Job(aim, attributes)
 
     others = subjects[shift:] + subjects[:shift]
@@ -303,16 +302,25 @@ def both_figures(
 
 
 def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str, Any]:
-    """Return how alike people of the bank are when rendered with the same attributes."""
+    """Return how alike people of the bank are when rendered with the same attributes.
+
+    The same led nearer to them is ``nearer``, and what the mapper is asked for ``codes``.
+    """
     bank = load_bank()
     people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
     asked = np.stack([led_away(bank.code(int(person)), None) for person in people])
-    rounds = []
-    for subject in subjects[:ATTRIBUTE_SOURCES]:
-        jobs = [Job(Aim(code), subject) for code in asked]
-        rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, "diversity") if o is not None]))
-    codes = likeness_figures([asked])
-    return likeness_figures(rounds) | {"people": PEOPLE, "codes": codes}
+    figures = []
+    for title, lead in (
+        ("diversity", lambda aim, _: aim),
+        ("diversity, led nearer", lambda aim, subject: bench.keeper.nearer(aim, [subject.view], begin=True)),
+    ):
+        rounds = []
+        for subject in subjects[:ATTRIBUTE_SOURCES]:
+            jobs = [Job(lead(Aim(code), subject), subject) for code in asked]
+            rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, title) if o is not None]))
+        figures.append(likeness_figures(rounds))
+    alone, nearer = figures
+    return alone | {"nearer": nearer, "people": PEOPLE, "codes": likeness_figures([asked])}
 
 
 def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, Any]]:

@@ -50,6 +50,8 @@ def format_results(results: dict[str, Any]) -> str:
         ("   of held-out draws", "w.mahalanobis_drawn"),
         ("50 identities, mean SFace", "diversity.sface_mean"),
         ("50 identities, closest pair", "diversity.sface_closest"),
+        ("50 identities led nearer, mean SFace", "diversity.nearer.sface_mean"),
+        ("50 identities led nearer, closest pair", "diversity.nearer.sface_closest"),
         ("encoder and mapper, ms per face", "speed.ms_per_face"),
     ):
         lines.append(f"{title:<{WIDTH}}{look_up(results, key):>11.3f}")

@@ -12,7 +12,7 @@ mapper loses of the fictional person, see :mod:`vidanon.identity.reach`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from vidanon.identity.bank import load_bank
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.mien import Mien
-from vidanon.identity.reach import TAKEN_ALONG, TRIED_ALONG, reach_directions, responses, step
+from vidanon.identity.reach import STEPS, reach_directions, responses, step, usual_shift
 from vidanon.identity.shade import brow_depths, chin_shade
 from vidanon.identity.turn import turn_slopes, turned_too_far
 from vidanon.identity.within import FACE, FRAME, too_far
@@ -159,42 +159,41 @@ class Keeper:
                 slopes = turn_slopes()
                 shift = shift + lacking @ bank.w_slopes - turned[: len(slopes)] @ slopes
                 if look_number == 0:
-                    shift += self._towards(asked - embedding, led[0], source.views[0], TRIED_ALONG, pool)
+                    shift += usual_shift(asked - embedding)
                 shift = _held(shift, latents)
                 darker = float(np.clip(np.max(brows / np.maximum(brow, 1e-3)), 1, MOST_BROWS))
         gain = 1 + code.by_refusals(BROWS_KEPT, nudges=True) * (darker - 1)
         beard = code.by_refusals(BEARD_KEPT, nudges=True) if bearded else 0.0
         return Aim(asked, shift, brow_gain=gain, glasses=glasses, beard=beard)
 
-    def nearer(self, aim: Aim, views: Sequence[View], along: Iterable[int] = TAKEN_ALONG) -> Aim:
-        """Return what leads to a face that shows more of who was asked for; :meth:`aim` does so a little.
+    def nearer(self, aim: Aim, views: Sequence[View], begin: bool = False) -> Aim:
+        """Return what leads to a face that shows more of who was asked for.
 
         Args:
             aim: what leads there so far.
             views: of who is replaced.
-            along: so many directions, step by step.
+            begin: take the usual step first; :meth:`aim` has.
         """
         latents = [self._mapped(view, aim.asked) for view in views]
+        directions = reach_directions()
         with worker_pool(self._workers) as pool:
-            for count in along:
+            for number in range(STEPS + begin):
                 led = list(map(aim.lead, latents))
                 seen = [x for x in pool.map(self._read, led, views) if x is not None]
                 if not seen:
                     break  # the gate will not let such a face through
                 lacking = aim.asked - np.mean([x[0] for x in seen], axis=0)
-                shift = aim.shift + self._towards(lacking, led[0], views[0], count, pool)
-                aim = aim._replace(shift=_held(shift, latents))
+                if begin and number == 0:
+                    shift = usual_shift(lacking)
+                else:
+                    response = responses(partial(self._embedding, views[0]), led[0], directions, pool.map)
+                    shift = directions @ step(response, lacking)
+                aim = aim._replace(shift=_held(aim.shift + shift, latents))
         return aim
 
-    def _towards(self, lacking: Float, w: Float, view: View, count: int, pool: ThreadPoolExecutor) -> Float:
-        """Return what to add to w so that less is lacking of the embedding, as is told around one w."""
-        directions = reach_directions()[:, :count]
-
-        def embedding(w: Float) -> Float:
-            picture = self._picture(w)
-            return self._embed(picture, apply(picture_from_unit(len(picture)), view.landmarks))
-
-        return directions @ step(responses(embedding, w, directions, pool.map), lacking)
+    def _embedding(self, view: View, w: Float) -> Float:
+        picture = self._picture(w)
+        return self._embed(picture, apply(picture_from_unit(len(picture)), view.landmarks))
 
     def _mapped(self, view: View, asked: Float) -> Float:
         return self._latent(as_input(view.crop), asked, view.blendshapes, view.landmarks)

@@ -4,7 +4,9 @@ The mapper finds w in one step, and what SFace reads in its pictures comes only 
 How the reading changes with w is told by drawing the face again, changed a little in each of some directions;
 then one step of Gauss and Newton, held back where little is gained, leads to where more of the person shows.
 The directions are those in which pictures change most for SFace and least in expression, most first, see
-:mod:`vidanon.training.reach`. EdgeFace and dlib take no part.
+:mod:`vidanon.training.reach`. A first step goes as is best on average over many faces, without drawing any:
+of 24 pairs of generated faces it takes SFace from .66 to .70, as far as one step along 24 directions, which
+takes 25 pictures. EdgeFace and dlib take no part.
 """
 
 from __future__ import annotations
@@ -21,10 +23,9 @@ NUDGE = 0.7
 """So far, in lengths of a direction, w is changed to see what that does."""
 DAMPING = 0.005
 """What a length along a direction costs, beside the squared distance of what is read from what is asked."""
-TRIED_ALONG = 24
-"""Along so many directions each face that is tried is led nearer."""
-TAKEN_ALONG = (64, 64)
-"""Along so many, step by step, the one that is taken; this takes too long for all."""
+STEPS = 2
+"""So often the face that is taken is led nearer by drawing it again, which takes too long for all that are
+tried."""
 
 Embed = Callable[[Float], Float]
 """Draws w (512,) and returns what SFace reads in the picture, (128,), unit length."""
@@ -36,6 +37,20 @@ Spread = Callable[[Embed, Iterable[Float]], Iterable[Float]]
 def reach_directions() -> Float:
     """Return in which directions w is led nearer, float32 (512, n), the most telling first."""
     return read_tensor("reach.safetensors", "directions")
+
+
+def usual_shift(lacking: Float) -> Float:
+    """Return what to add to w, float32 (512,), as is best on average.
+
+    Args:
+        lacking: float32 (128,), what is asked for less what is read.
+    """
+    return np.asarray(_usual() @ lacking, np.float32)
+
+
+@lru_cache(maxsize=1)
+def _usual() -> Float:
+    return read_tensor("reach.safetensors", "usual")
 
 
 def responses(embed: Embed, w: Float, directions: Float, spread: Spread = map) -> Float:

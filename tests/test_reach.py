@@ -42,9 +42,8 @@ def test_a_step_pays_where_readings_change_evenly(seed: int, scale: float) -> No
 def test_responses_are_those_of_what_is_drawn() -> None:
     random = np.random.default_rng(0)
     slopes = random.standard_normal((128, 512)).astype(np.float32)
-    w, directions = random.standard_normal(512).astype(np.float32), reach_directions()
-    found = responses(lambda w: slopes @ w, w, directions)
-    wanted = slopes @ directions
+    found = responses(lambda w: slopes @ w, random.standard_normal(512).astype(np.float32))
+    wanted = slopes @ reach_directions()
     np.testing.assert_allclose(found, wanted, atol=1e-3 * float(np.abs(wanted).max()))
 
 

@@ -162,6 +162,11 @@ class Bench:
         seen = subject.seen
         return Source(seen.sface, self.look(seen.picture, seen.landmarks), (subject.view,))
 
+    def job(self, asked: Float, attributes: Subject, nearer: bool = False) -> Job:
+        """Return the output to make of an identity (128,); ``nearer``: led nearer as a face that is taken."""
+        aim = Aim(asked)
+        return Job(self.keeper.nearer(aim, [attributes.view], begin=True) if nearer else aim, attributes)
+
     def outputs(self, jobs: Sequence[Job], title: str) -> Iterator[tuple[Float, Seen | None]]:
         """Make and read the output of every job, in order: w and what is seen."""
 
@@ -280,10 +285,7 @@ def both_figures(
     """
 
     def job(person: Subject, attributes: Subject) -> Job:
-        aim = Aim(person.seen.sface)
-        if nearer:
-            aim = bench.keeper.nearer(aim, [attributes.view], begin=True)
-        return Job(aim, attributes)
+        return bench.job(person.seen.sface, attributes, nearer)
 
     others = subjects[shift:] + subjects[:shift]
     crossing = [job(b, a) for a, b in zip(subjects, others, strict=True)]
@@ -309,18 +311,16 @@ def diversity(subjects: Sequence[Subject], bench: Bench, seed: int) -> dict[str,
     bank = load_bank()
     people = np.random.default_rng(seed).choice(len(bank), PEOPLE, replace=False)
     asked = np.stack([led_away(bank.code(int(person)), None) for person in people])
-    figures = []
-    for title, lead in (
-        ("diversity", lambda aim, _: aim),
-        ("diversity, led nearer", lambda aim, subject: bench.keeper.nearer(aim, [subject.view], begin=True)),
-    ):
+
+    def likeness(title: str, nearer: bool = False) -> dict[str, Any]:
         rounds = []
         for subject in subjects[:ATTRIBUTE_SOURCES]:
-            jobs = [Job(lead(Aim(code), subject), subject) for code in asked]
+            jobs = [bench.job(code, subject, nearer) for code in asked]
             rounds.append(np.stack([o.sface for _, o in bench.outputs(jobs, title) if o is not None]))
-        figures.append(likeness_figures(rounds))
-    alone, nearer = figures
-    return alone | {"nearer": nearer, "people": PEOPLE, "codes": likeness_figures([asked])}
+        return likeness_figures(rounds)
+
+    nearer = likeness("diversity, led nearer", nearer=True)
+    return likeness("diversity") | {"nearer": nearer, "people": PEOPLE, "codes": likeness_figures([asked])}
 
 
 def by_group(subjects: Sequence[Subject], bench: Bench) -> dict[str, dict[str, Any]]:

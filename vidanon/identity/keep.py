@@ -175,7 +175,6 @@ class Keeper:
             begin: take the usual step first; :meth:`aim` has.
         """
         latents = [self._mapped(view, aim.asked) for view in views]
-        directions = reach_directions()
         with worker_pool(self._workers) as pool:
             for number in range(STEPS + begin):
                 led = list(map(aim.lead, latents))
@@ -186,8 +185,8 @@ class Keeper:
                 if begin and number == 0:
                     shift = usual_shift(lacking)
                 else:
-                    response = responses(partial(self._embedding, views[0]), led[0], directions, pool.map)
-                    shift = directions @ step(response, lacking)
+                    response = responses(partial(self._embedding, views[0]), led[0], pool.map)
+                    shift = reach_directions() @ step(response, lacking)
                 aim = aim._replace(shift=_held(aim.shift + shift, latents))
         return aim
 

@@ -35,7 +35,7 @@ Spread = Callable[[Embed, Iterable[Float]], Iterable[Float]]
 
 @lru_cache(maxsize=1)
 def reach_directions() -> Float:
-    """Return in which directions w is led nearer, float32 (512, n), the most telling first."""
+    """Return in which directions w is led nearer, float32 (512, n)."""
     return read_tensor("reach.safetensors", "directions")
 
 
@@ -53,16 +53,15 @@ def _usual() -> Float:
     return read_tensor("reach.safetensors", "usual")
 
 
-def responses(embed: Embed, w: Float, directions: Float, spread: Spread = map) -> Float:
+def responses(embed: Embed, w: Float, spread: Spread = map) -> Float:
     """Return how what is read changes along each direction, float32 (128, n).
 
     Args:
         embed: draws and reads; safe to call from as many threads as ``spread`` has.
         w: float32 (512,), around which.
-        directions: float32 (512, n).
         spread: calls it.
     """
-    at_rest, *nudged = spread(embed, [w, *(w + np.float32(NUDGE) * directions.T)])
+    at_rest, *nudged = spread(embed, [w, *(w + np.float32(NUDGE) * reach_directions().T)])
     return np.asarray((np.stack(nudged) - at_rest).T / np.float32(NUDGE), np.float32)
 
 

@@ -33,6 +33,7 @@ def substitute(replace: Callable[[str, object], None], seconds_per_frame: float 
     for role in ("FaceDetector", "Landmarker", "SFace"):
         replace(f"vidanon.plan.{role}", Nobody)
     replace("vidanon.stages.landmark.Landmarker", Nobody)
+    replace("vidanon.stages.segment.HandFinder", Nobody)
     replace("vidanon.stages.synthesize.Synthesizer", Nobody)
     replace("vidanon.api.ensure_models", lambda *_: None)
     composite = vidanon.renderer.Renderer.composite

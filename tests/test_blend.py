@@ -36,12 +36,16 @@ CROP_FROM_FRAME = np.array([[1 / 300, 0, 0], [0, 1 / 300, 0]], np.float32)
 
 
 def head_parts(**areas: tuple[int, int, int, int]) -> Float:
-    """Part chances of a head that is all skin but for boxes (x0, y0, x1, y1) in frame pixels, by part."""
-    labels = np.full((MAP_PX, MAP_PX), Part.SKIN)
+    """Part chances of a head that is all skin but for boxes (x0, y0, x1, y1) in frame pixels, by part.
+
+    A ``hand`` is an occluder that is known by its shape.
+    """
+    labels, hand = np.full((MAP_PX, MAP_PX), Part.SKIN), np.zeros((1, MAP_PX, MAP_PX), np.float32)
     for name, box in areas.items():
         x0, y0, x1, y1 = (round(v * MAP_PX / 300) for v in box)
-        labels[y0:y1, x0:x1] = Part[name.upper()]
-    return np.asarray(np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1))
+        labels[y0:y1, x0:x1] = Part.OCCLUDER if name == "hand" else Part[name.upper()]
+        hand[0, y0:y1, x0:x1] = name == "hand"
+    return np.concatenate([np.eye(len(Part), dtype=np.float32)[labels].transpose(2, 0, 1), hand])
 
 
 def put_on(
@@ -172,8 +176,10 @@ def test_a_hand_in_front_of_the_face_stays(landmarks: Float) -> None:
 def test_what_hardly_reaches_in_from_outside_is_no_hand(landmarks: Float) -> None:
     image, middle = noise(9), (125, 155, 140, 175)
     hand, stain = (put_on(image, landmarks, head_parts(occluder=(left, 150, 165, 180))) for left in (40, 82))
+    fist = put_on(image, landmarks, head_parts(hand=(82, 150, 165, 180)))
     assert share_kept(image, hand, middle) > 0.9
     assert abs(share_kept(image, stain, middle)) < 0.1
+    assert share_kept(image, fist, middle) > 0.9, "its shape is that of a hand"
 
 
 def test_a_hand_that_gives_somebody_away_is_covered(landmarks: Float) -> None:
@@ -207,7 +213,8 @@ def test_an_eye_of_the_source_never_reappears(landmarks: Float, parts: Float) ->
 @given(st.integers(0, 2**31))
 def test_eyes_nose_and_mouth_are_covered_unless_an_occluder_is_sure(seed: int) -> None:
     random = np.random.default_rng(seed)
-    parts = random.dirichlet(np.full(len(Part), 0.3), (60, 60)).astype(np.float32)
+    chances = random.dirichlet(np.full(len(Part), 0.3), (60, 60)).astype(np.float32)
+    parts = np.dstack([chances, chances[..., Part.OCCLUDER] * random.integers(0, 2, (60, 60))])
     rows, columns = np.mgrid[0:60, 0:60]
     core: Bool = (abs(rows - 30) < 9) & (abs(columns - 30) < 12)
     face: Bool = (rows - 30) ** 2 + (columns - 30) ** 2 < 500
@@ -348,7 +355,7 @@ def test_a_hand_before_most_of_the_face_does_not_stay_nor_flicker(landmarks: Flo
     assert segment.share_in_front(head_parts(), unit) == 0
     assert 0 < low < gate.MOST_IN_FRONT < high
     hidden = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.5, None, *12 * (0.1,)]
-    bare = [gate.bare(hidden, index) for index in range(len(hidden))]
+    bare = [gate.bare(hidden, index, gate.SHARP_PX) for index in range(len(hidden))]
     assert bare == [index in range(2, 11) for index in range(len(bare))]
     assert gate.anything_stays(0.1, is_bare=False) and not gate.anything_stays(0.1, is_bare=True)
     assert not gate.anything_stays(None, is_bare=False)

@@ -150,9 +150,17 @@ def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
     assert result["copy"]["nme"] is None  # only of faces that the result shows
 
 
-@pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.parametrize(
+    ("suspect", "found"),
+    [({}, False), ({0: None}, True), ({0: frozenset(range(3))}, True), ({0: frozenset({40})}, False)],
+    ids=["nobody", "everywhere", "beside it", "elsewhere"],
+)
 def test_who_was_recognised_once_is_looked_for_between_frames_that_show_no_face(
-    clip: Path, store: ModelStore, tmp_path: Path, suspect: bool
+    clip: Path,
+    store: ModelStore,
+    tmp_path: Path,
+    suspect: dict[int, frozenset[int] | None],
+    found: bool,
 ) -> None:
     """The face shows in one frame, which is none of those that are always judged."""
     shown = 6
@@ -163,11 +171,12 @@ def test_who_was_recognised_once_is_looked_for_between_frames_that_show_no_face(
         ("drawbox", {"color": "gray", "t": "fill", "enable": f"not(eq(n,{shown}))"}),
     )
     plan = analyse(clip, load_settings(None, []), store)
-    memory = Memory(suspects={plan.tracks[0].id} if suspect else set())
+    assert plan.tracks[0].id == 0
+    memory = Memory(suspects=suspect)
     result = audit(clip, hidden, store, plan=plan, samples=2, memory=memory)
     (track,) = result.tracks
     assert not result.leaks
-    assert [sample.frame for sample in track.samples if sample.recognised_by] == [shown] * suspect
+    assert [sample.frame for sample in track.samples if sample.recognised_by] == [shown] * found
 
 
 def test_videos_of_different_size_are_refused(clip: Path, store: ModelStore, tmp_path: Path) -> None:

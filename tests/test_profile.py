@@ -37,7 +37,7 @@ def test_the_wall_goes_on_where_the_new_profile_is_shorter(yaw_deg: float) -> No
     side = int(np.sign(landmarks[1, 0] - landmarks[168, 0]))  # to which the nose points
     here = silhouette(landmarks, 3)
     labels = cv2.resize(here, (MAP_PX, MAP_PX), interpolation=cv2.INTER_AREA)
-    chances = np.eye(len(Part), dtype=np.float32)[np.where(labels > 0, Part.SKIN, Part.BACKGROUND)]
+    chances = np.eye(len(Part) + 1, dtype=np.float32)[np.where(labels > 0, Part.SKIN, Part.BACKGROUND)]
     source = painted(here, SKIN, WALL)
     new = here & np.roll(here, -side * SHORTER_PX, axis=1)
     picture = np.dstack([painted(new, NEW_SKIN, MEADOW), new * np.uint8(255)])

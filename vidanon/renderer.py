@@ -71,7 +71,8 @@ class _Face:
     def is_bare(self, in_front: Sequence[float | None], center: int) -> bool:
         """Say whether it is drawn over what is in front of it: by the plan, or see :func:`gate.bare`."""
         covered = self.track.covered is not None and bool(self.track.covered[self.offset])
-        return covered or gate.bare(in_front, center)
+        size_px = 0 if self.picture is None else len(self.picture)
+        return covered or gate.bare(in_front, center, size_px)
 
 
 @dataclass(slots=True)
@@ -243,7 +244,7 @@ class Renderer:
                     told = aim.mien.told(blendshapes, landmarks)
                     face.w = aim.lead(self._synthesizer.latent(crop, aim.asked, *told))
                 with self._summary.timed("segment"):
-                    face.parts = self.part_reader.crop(crop)
+                    face.parts = self.part_reader.source(frame.image, crop, transform, landmarks)
                     face.in_front = segment.share_in_front(face.parts, landmarks)
         return _Work(frame, faces)
 

@@ -149,14 +149,15 @@ class Memory:
         boxes: of the source's faces, by frame, as in :class:`Tally`.
         unchanged: frames in which one showed its original pixels.
         faces: what was judged, by frame.
-        suspects: tracks of the plan in which somebody was recognised in any earlier result.
+        suspects: by track of the plan in which somebody was recognised in any earlier result, the frames in
+            which that may happen again; None: in any.
     """
 
     output: Path | None = None
     boxes: dict[int, list[Float]] = field(default_factory=dict)
     unchanged: set[int] = field(default_factory=set)
     faces: dict[int, list[FacePair | HiddenFace]] = field(default_factory=dict)
-    suspects: set[int] = field(default_factory=set)
+    suspects: dict[int, frozenset[int] | None] = field(default_factory=dict)
 
     def learn(self, tally: Tally, pairs: Sequence[FacePair], hidden: Sequence[HiddenFace]) -> None:
         """Take over a comparison, and what was judged after it; forget what was known."""

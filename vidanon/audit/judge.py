@@ -8,8 +8,9 @@ choosing and learning the new faces, so it is a weaker witness; EdgeFace and dli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +99,7 @@ def audit(
         _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)
         for number, faces in sorted(numbered.items())
     )
-    memory.suspects.update(result.track for result in results if result.failing and plan)
+    memory.suspects |= {result.track: None for result in results if result.failing and plan}
     notes = () if plan is None else plan.notes
     if DLIB not in used:
         notes += ("dlib's recogniser did not judge: install dlib-bin",)
@@ -203,23 +204,22 @@ class _Tracks:
         tally: Tally,
         numbered: dict[int, Judged],
         obscured_at: dict[int, list[int]],
-        suspects: Set[int],
+        suspects: Mapping[int, frozenset[int] | None],
     ) -> dict[int, list[Float]]:
         """Return the faces to be judged beside those that came near the line, boxes (4,) by frame.
 
-        Where somebody was recognised in an earlier result, what is not masked of the track counts as near.
-        Without a plan enough was judged already.
+        Where somebody was recognised in an earlier result, what is not masked of the track counts as near, or
+        of those of its frames in which that may happen again. Without a plan enough was judged already.
         """
         wanted: dict[int, list[Float]] = defaultdict(list)
         for number, (pairs, hidden) in numbered.items() if self.plan else ():
             masked = set(obscured_at.get(number, ()))
-            suspect = number in suspects
-            least = NEARLY if suspect else -np.inf
-            nearness = {face.frame: -1.0 if face.frame in masked else least for face in hidden}
+            far = partial(_least_nearness, suspects.get(number, frozenset()))
+            nearness = {face.frame: -1.0 if face.frame in masked else far(face.frame) for face in hidden}
             nearness |= {
-                p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), least) for p in pairs
+                p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), far(p.frame)) for p in pairs
             }
-            budget = self._samples[number] * (SUSPECT_SAMPLES if suspect else CLOSER_SAMPLES)
+            budget = self._samples[number] * (SUSPECT_SAMPLES if number in suspects else CLOSER_SAMPLES)
             for frame in closer_frames(nearness, budget):
                 wanted[frame] += [
                     box
@@ -233,6 +233,11 @@ class _Tracks:
         named = {self._faces.get(face, UNCOVERED): jpeg for face, jpeg in by_face.items()}
         named.pop(UNCOVERED, None)
         return named
+
+
+def _least_nearness(suspect: frozenset[int] | None, frame: int) -> float:
+    """Return how near a face counts at least, given where its track is suspected (None: everywhere)."""
+    return NEARLY if suspect is None or frame in suspect else -np.inf
 
 
 def _track_audit(

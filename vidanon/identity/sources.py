@@ -91,8 +91,9 @@ def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
     row = frame.index - track.start
     if track.covered is not None and track.covered[row]:
         return True
-    parts = reader.crop(crop_face(frame.image, track.crop_from_frame[row]))
-    return not anything_stays(share_in_front(parts, aligned(track, row)), is_bare=False)
+    crop_from_frame, landmarks = track.crop_from_frame[row], aligned(track, row)
+    parts = reader.source(frame.image, crop_face(frame.image, crop_from_frame), crop_from_frame, landmarks)
+    return not anything_stays(share_in_front(parts, landmarks), is_bare=False)
 
 
 def _with_failed(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:

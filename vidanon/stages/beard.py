@@ -38,7 +38,7 @@ def beard_shares(
     Args:
         source: float32 RGB (h, w, 3), 0..255, a bearded man.
         drawn: the same, the new face in its place.
-        parts: float32 (h, w, 7), part chances of the source. The sides of a full beard are taken for hair.
+        parts: float32 (h, w, 8), part chances of the source. The sides of a full beard are taken for hair.
         landmarks: float32 (478, 2), pixels of these.
         strength: share of the way to the source's darkness, 0..1.
 

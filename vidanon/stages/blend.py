@@ -113,7 +113,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     """Find where the new face goes: up to the real hair line, down to the end of a beard.
 
     Args:
-        parts: float32 (h, w, 7), part chances of the source.
+        parts: float32 (h, w, 8), part chances of the source.
         generated_face: float32 (h, w), chance that the new picture shows face, 0..1.
         landmarks: float32 (478, 2), pixels of these maps.
         forehead: how far the mask reaches above the face oval, in face widths.
@@ -211,7 +211,7 @@ def blend(
         region: (x0, y0, x1, y1).
         forehead: how far the mask reaches above the face oval, in face widths.
         feather: softness of the seam, in face widths.
-        parts: float32 (7, 64, 64), part chances of the source's crop.
+        parts: float32 (8, 64, 64), part chances of the source's crop.
         crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
         beard: how much of what is dark of hair at the source's chin and cheeks is its beard and kept, 0..1.
         contrast: float32 (3,), see :func:`vidanon.stages.colour.contrast_between`; None: as this frame shows.
@@ -284,7 +284,7 @@ def _shares(
     Args:
         source: float32 RGB (h, w, 3), 0..255.
         new: float32 (h, w, 4), the new face, its fourth channel where it shows face.
-        parts: float32 (h, w, 7), part chances of the source.
+        parts: float32 (h, w, 8), part chances of the source.
         landmarks: float32 (478, 2), pixels of these.
         forehead: see :func:`blend`.
         feather: see :func:`blend`.

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 HOLD_FRAMES = 4
 """A face is shown only if every frame this near passes: no flicker between face and mask.
 Likewise, something in front stays there only if it may in all of these."""
-MOST_IN_FRONT = 0.3
-"""So much of eyes, nose and mouth may lie behind a hand that stays before the new face. On the sample clip
-dlib takes hand and hand for one person in 17 of 20 frames beyond it (distance .51 on average), and in 1 of 39
-with a smaller share (.65)."""
+MOST_IN_FRONT, SHARP_PX = 0.3, 512
+"""So much of eyes, nose and mouth may lie behind a hand that stays before a new face of this size or larger.
+On the sample clip dlib takes hand and hand for one person in 17 of 20 frames beyond it (distance .51 on
+average), and in 1 of 39 with a smaller share (.65). In smaller pictures hands stay whatever they hide: with
+.7 of them behind a fist, the distance in asl_bird is .92 at least."""
 
 ANYTHING_IN_FRONT = 0.02
 """Smaller shares are errors of the segmenter."""
@@ -47,13 +48,16 @@ def anything_stays(in_front: float | None, is_bare: bool) -> bool:
     return not is_bare and in_front is not None and in_front > ANYTHING_IN_FRONT
 
 
-def bare(in_front: Sequence[float | None], center: int) -> bool:
+def bare(in_front: Sequence[float | None], center: int, size_px: int) -> bool:
     """Say whether the new face is drawn over what is in front of it.
 
     Args:
         in_front: shares of eyes, nose and mouth behind something in consecutive frames of a track, 0..1;
             None where it has no face.
         center: index of the frame that is decided.
+        size_px: side of the new face's picture, by which it is known how large the face is on screen.
     """
+    if size_px < SHARP_PX:
+        return False
     near = in_front[max(0, center - HOLD_FRAMES) : center + HOLD_FRAMES + 1]
     return any(share is not None and share > MOST_IN_FRONT for share in near)

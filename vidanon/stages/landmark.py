@@ -81,12 +81,16 @@ def upright_square_around(landmarks: Float) -> Float:
     return compose(invert(upright), square_around(mesh_box(apply(upright, landmarks)), 0.0))
 
 
-def cut_square(image: UInt8, frame_from_unit: Float, size_px: int) -> UInt8:
-    """Cut a square (see :func:`square_around`), uint8 (size_px, size_px, 3); the border goes on outside."""
+def cut_square(image: UInt8, frame_from_unit: Float, size_px: int, ends: bool = False) -> UInt8:
+    """Cut a square (see :func:`square_around`), uint8 (size_px, size_px, 3).
+
+    Outside the image its border goes on, or, where it ``ends``, all is black.
+    """
     import cv2
 
     picture_from_frame = compose(picture_from_unit(size_px), invert(frame_from_unit))
-    crop = cv2.warpAffine(image, picture_from_frame, (size_px, size_px), borderMode=cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_CONSTANT if ends else cv2.BORDER_REPLICATE
+    crop = cv2.warpAffine(image, picture_from_frame, (size_px, size_px), borderMode=border)
     return np.asarray(crop, np.uint8)
 
 

@@ -84,7 +84,7 @@ def protruding(past: Float, parts: Float, landmarks: Float) -> Float:
 
     Args:
         past: see :func:`past_middle`.
-        parts: float32 (h, w, 7), part chances of the source; brows and lashes in profile may look like hair.
+        parts: float32 (h, w, 8), part chances of the source; brows and lashes in profile may look like hair.
         landmarks: float32 (478, 2), pixels of these.
     """
     width = face_width(landmarks)
@@ -98,7 +98,7 @@ def background(source: Float, parts: Float, past: Float, width_px: float) -> tup
 
     Args:
         source: float32 RGB (h, w, 3), 0..255, the picture.
-        parts: float32 (h, w, 7), its part chances.
+        parts: float32 (h, w, 8), its part chances.
         past: see :func:`past_middle`; from where the colours come.
         width_px: of the face.
 

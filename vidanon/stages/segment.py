@@ -1,7 +1,8 @@
 """What stands in front of a face, and which pixels of a head are face: read off the segmenter's chances.
 
 Part chances are float32 (7, 64, 64) on the unit crop, in the order of
-:class:`vidanon.networks.segmenter.Part`.
+:class:`vidanon.networks.segmenter.Part`. Those of a source have one more, of a hand that is known by its
+shape, which is part of what is in front as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from vidanon.geometry import compose, invert, picture_from_unit
 from vidanon.models.registry import ModelStore, weights_path
 from vidanon.networks.converted import Recipe, shared_network
+from vidanon.stages.hands import HandFinder, with_hands
 from vidanon.stages.mesh import BROWS, EYES, FOREHEAD, LIPS, NOSE
 from vidanon.stages.outline import brow_mask, filled_hull
 from vidanon.stages.synthesize import as_input
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 CROP_PX = 128
-BACKGROUND, SKIN, FEATURES, HAIR, BEARD, CLOTHES, OCCLUDER = range(7)
+BACKGROUND, SKIN, FEATURES, HAIR, BEARD, CLOTHES, OCCLUDER, HAND = range(8)
 FACE = (SKIN, FEATURES, BEARD)
 AROUND = (BACKGROUND, CLOTHES, OCCLUDER)
 
 LIKELY, SURE = 0.6, 0.85
 """Hysteresis: something in front counts when it is sure somewhere and likely all over."""
+PERHAPS, FEW_PIXELS = 0.3, 5
+"""Where in fewer pixels something may be in front, no hands are looked for, which takes 4 ms."""
 MIN_AREA = 0.004
 """Least area of something in front, as a share of the face."""
 FROM_OUTSIDE = 0.1
@@ -56,10 +60,33 @@ def recipe() -> Recipe:
 
 
 class PartReader:
-    """The segmenter, safe to call from several threads."""
+    """The segmenter, with hands beside it; safe to call from several threads.
+
+    Args:
+        models: where ``hands`` and the converted networks lie.
+        device: ``cpu`` or ``cuda``.
+        workers: number of threads that will call.
+
+    Raises:
+        ModelsError: ``hands`` is missing or unreadable.
+    """
 
     def __init__(self, models: ModelStore, device: str, workers: int) -> None:
         self._network = shared_network(recipe(), models.converted, device, workers)
+        self._hands = HandFinder(models, workers)
+
+    def source(self, image: UInt8, crop: Float, crop_from_frame: Float, landmarks: Float) -> Float:
+        """Return the part chances of a source, float32 (8, 64, 64).
+
+        Args:
+            image: uint8 RGB (h, w, 3), the frame.
+            crop: float32 (3, 128, 128), [-1, 1], cut from it.
+            crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
+            landmarks: float32 (478, 2), of the face, in the unit crop.
+        """
+        parts = self.crop(crop)
+        likely = np.count_nonzero(parts[OCCLUDER] > PERHAPS) >= FEW_PIXELS
+        return with_hands(parts, landmarks, self._hands(image, crop_from_frame) if likely else ())
 
     def crop(self, crop: Float) -> Float:
         """Return the part chances of a crop, float32 (3, 128, 128) in [-1, 1]."""
@@ -78,10 +105,10 @@ def with_face_channel(picture: UInt8, parts: Float) -> UInt8:
 
 
 def nothing_in_front(parts: Float) -> Float:
-    """Return part chances (7, 64, 64) in which things in front count as skin, to be covered like it."""
+    """Return part chances (8, 64, 64) in which things in front count as skin, to be covered like it."""
     bare = parts.copy()
     bare[SKIN] += bare[OCCLUDER]
-    bare[OCCLUDER] = 0
+    bare[OCCLUDER:] = 0
     return bare
 
 
@@ -89,7 +116,7 @@ def share_in_front(parts: Float, landmarks: Float) -> float:
     """Return the share of eyes, nose and mouth that something in front hides, 0..1.
 
     Args:
-        parts: float32 (7, 64, 64), part chances of the source.
+        parts: float32 (8, 64, 64), part chances of the source.
         landmarks: float32 (478, 2), of the source in the unit crop.
     """
     points = landmarks * np.float32(parts.shape[-1])
@@ -105,7 +132,7 @@ def fallen_hair(picture: UInt8, landmarks: Float, parts: Float) -> float:
     Args:
         picture: uint8 (s, s, 4), of :func:`with_face_channel`.
         landmarks: float32 (478, 2), pixels of the picture.
-        parts: float32 (7, 64, 64), part chances of the source.
+        parts: float32 (8, 64, 64), part chances of the source.
     """
     size = parts.shape[-1]
     face = cv2.resize(picture[..., 3], (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
@@ -123,23 +150,23 @@ def place_parts(parts: Float, crop_from_frame: Float, view_from_frame: Float, si
     """Draw part chances into a view of the frame.
 
     Args:
-        parts: (7, 64, 64).
+        parts: (8, 64, 64).
         crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
         view_from_frame: float32 (2, 3), frame pixels to pixels of the view.
         size: width and height of the view, pixels.
 
     Returns:
-        float32 (h, w, 7); background where the crop ends.
+        float32 (h, w, 8); background where the crop ends.
     """
     view_from_parts = compose(
         view_from_frame, compose(invert(crop_from_frame), invert(picture_from_unit(parts.shape[-1])))
     )
     others = np.ascontiguousarray(parts[1:].transpose(1, 2, 0))
     placed = np.empty((size[1], size[0], len(parts)), np.float32)
-    for first, last in ((1, 4), (4, 7)):
+    for first, last in ((1, 4), (4, len(parts))):
         group = np.ascontiguousarray(others[..., first - 1 : last - 1])
         placed[..., first:last] = cv2.warpAffine(group, view_from_parts, size, flags=cv2.INTER_LINEAR)
-    placed[..., BACKGROUND] = 1 - cv2.transform(placed[..., 1:], np.ones((1, 6), np.float32))
+    placed[..., BACKGROUND] = 1 - cv2.transform(placed[..., 1:HAND], np.ones((1, 6), np.float32))
     return placed
 
 
@@ -196,13 +223,13 @@ def lips(landmarks: Float, shape: tuple[int, ...]) -> Float:
 def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:
     """Find what of the source stays in front of the new face.
 
-    Fails closed: what stands in front comes in from outside the face, is sure somewhere and likely all
-    over; hair counts on the forehead and at the temples (lower down it may be a beard, and it frames the
-    face that must not be known again), and over eyes, nose and mouth nothing but an occluder. Anything else
-    is covered.
+    Fails closed: what stands in front comes in from outside the face or is a hand, is sure somewhere and
+    likely all over; hair counts on the forehead and at the temples (lower down it may be a beard, and it
+    frames the face that must not be known again), and over eyes, nose and mouth nothing but an occluder.
+    Anything else is covered.
 
     Args:
-        parts: float32 (h, w, 7), chances of the source.
+        parts: float32 (h, w, 8), chances of the source.
         face: bool (h, w), the face oval.
         core: bool (h, w), eyes, nose and mouth.
         upper: float (h, w), how far hair is trusted on the face, 0..1.
@@ -218,7 +245,8 @@ def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:
     keep = np.zeros(count, bool)
     keep[np.unique(numbers[chance > SURE])] = True
     inside, outside = (np.bincount(numbers[part], minlength=count) for part in (face, ~face))
-    keep &= (inside >= MIN_AREA * max(int(face.sum()), 1)) & (outside > FROM_OUTSIDE * inside)
+    known = np.bincount(numbers[parts[..., HAND] > SURE], minlength=count) > 0
+    keep &= (inside >= MIN_AREA * max(int(face.sum()), 1)) & ((outside > FROM_OUTSIDE * inside) | known)
     keep[0] = False
     return np.asarray(keep[numbers] * ramp(chance, LIKELY, SURE), np.float32)
 

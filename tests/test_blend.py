@@ -182,6 +182,18 @@ def test_what_hardly_reaches_in_from_outside_is_no_hand(landmarks: Float) -> Non
     assert share_kept(image, fist, middle) > 0.9, "its shape is that of a hand"
 
 
+def test_a_shaded_brow_beside_a_hand_is_covered(landmarks: Float) -> None:
+    image = noise(9)
+    x, y = landmarks[list(BROWS[:6])].mean(axis=0).round().astype(int)
+    brow = (x - 6, y - 2, x + 6, y + 2)
+    shade = head_parts(occluder=(0, y - 10, x + 12, 300))
+    beside = head_parts(occluder=(0, y - 10, x + 12, 170), hand=(0, 170, x + 12, 300))
+    before = head_parts(hand=(0, y - 10, x + 12, 300))
+    kept = [share_kept(image, put_on(image, landmarks, parts), brow) for parts in (shade, beside, before)]
+    assert kept[0] > 0.6 and kept[2] > 0.6, "something is before the brow"
+    assert kept[1] < 0.2, "it is not the hand"
+
+
 def test_a_hand_that_gives_somebody_away_is_covered(landmarks: Float) -> None:
     image, hand, fringe = noise(7), (158, 178, 185, 205), (135, 68, 165, 76)
     parts = head_parts(occluder=(150, 170, 300, 230), hair=(0, 0, 300, 110))

@@ -124,8 +124,7 @@ def face_mask(parts: Float, generated_face: Float, landmarks: Float, forehead: f
     rim = 1 - filled(grown_outline(landmarks, -RIM), shape)
     height = height_above(landmarks, shape, BROWS)
     upper = np.maximum(height > 0, rim * np.clip(1 + height / TEMPLE, 0, 1))
-    # Never in front of the eyes: in hard light the shade of a brow looks like a hand.
-    keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.eye_mask(landmarks, shape)
+    keep = segment.in_front(parts, oval > 0.5, core, upper) * ~segment.never_in_front(parts, landmarks)
     skin = ramp(parts[..., list(segment.FACE)].sum(2), 0.35, 0.65)
     beard = ramp(parts[..., segment.BEARD], 0.2, 0.5)
     above = filled(grown_outline(landmarks, GROW, up=forehead), shape) * skin

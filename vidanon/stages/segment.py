@@ -196,6 +196,21 @@ def eye_mask(landmarks: Float, shape: tuple[int, ...]) -> Bool:
     return np.asarray(left | right)
 
 
+def never_in_front(parts: Float, landmarks: Float) -> Bool:
+    """Return where nothing stays in front, bool (h, w).
+
+    That is the eyes: in hard light the shade of a brow looks like a hand. Where a hand is known by its shape,
+    what else seems to be before brows and lids is such a shade as well, though it may reach the hand.
+
+    Args:
+        parts: float32 (h, w, 8), chances of the source.
+        landmarks: float32 (478, 2), pixels of these.
+    """
+    hand, shape = parts[..., HAND], parts.shape
+    never = eye_mask(landmarks, shape)
+    return never | ((sockets(landmarks, shape) > 0) & (hand < SURE)) if hand.any() else never
+
+
 def features(landmarks: Float, shape: tuple[int, ...]) -> Float:
     """Return the eyes between their lids, and nose and mouth with what is between them, float32 (h, w)."""
     half = len(EYES) // 2

@@ -26,6 +26,8 @@ Bool = npt.NDArray[np.bool_]
 LANDMARK_COUNT = 478
 BLENDSHAPE_COUNT = 52
 EMBEDDING_SIZE = 128
+NUDGE_COUNTS = 0.5
+"""So much of a refusal a nudge counts: led all that way, driver_video3 lost its brows and beard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +188,10 @@ class IdentityCode:
     def by_refusals(self, values: Sequence[float], nudges: bool = False) -> float:
         """Return the value for what was refused, of those for 0, 1 and so on; the last for all more.
 
-        With ``nudges``, each of these counts as one more.
+        With ``nudges``, each of these counts as a part of one more.
         """
-        return values[min(self.refused + nudges * self.nudged, len(values) - 1)]
+        steps = self.refused + (NUDGE_COUNTS * self.nudged if nudges else 0.0)
+        return float(np.interp(steps, np.arange(len(values)), values))
 
     @property
     def keeps_looks(self) -> bool:

@@ -99,7 +99,9 @@ def audit(
         _track_audit(number, faces, again.get(number, ([], [])), tracks, tally.times_s, obscured_at, watcher)
         for number, faces in sorted(numbered.items())
     )
-    memory.suspects |= {result.track: None for result in results if result.failing and plan}
+    for result in results if plan else ():
+        if result.failing:
+            memory.suspects.setdefault(result.track, None)
     notes = () if plan is None else plan.notes
     if DLIB not in used:
         notes += ("dlib's recogniser did not judge: install dlib-bin",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,6 +179,17 @@ class _Rounds:
         better = remedy(plan, found, obscure_only=late, earlier=self.tried, covering=covering)
         self.tried.append((plan, found))
         return better
+
+    def _suspect(
+        self, plan: Plan, summary: RenderSummary, covering: Container[int], failed: Container[int]
+    ) -> None:
+        """Have the next audit look at who was only recognised behind something where that is in front."""
+        suspects = self.memory.suspects
+        for track in plan.tracks:
+            if track.id in covering and (not self.tried or suspects.get(track.id) is not None):
+                suspects[track.id] = frozenset(summary.in_front_at.get(track.id, ()))
+            elif track.id in suspects and track.person in failed:
+                suspects[track.id] = None
 
     def _is_slight(self, plan: Plan, found: Audit, person: int) -> bool:
         """Say whether somebody was recognised in few frames, and in far fewer than before the last nudge."""

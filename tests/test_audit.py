@@ -391,6 +391,39 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     assert not better.covered[[20, 39]].any()
 
 
+@pytest.mark.parametrize(
+    ("failing", "looked_at"),
+    [([[10], [30], []], [{10, 30}, {30}]), ([[10], [20], []], [{10, 30}, None])],
+    ids=["again behind a hand", "then behind nothing"],
+)
+def test_who_was_only_recognised_behind_hands_is_looked_at_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    failing: list[list[int]],
+    looked_at: list[set[int] | None],
+) -> None:
+    studio, found = _Studio(monkeypatch, "nobody"), iter(failing)
+    suspects: list[dict[int, set[int] | None]] = []
+
+    def redrawn(*drawn: Any, **_: Any) -> Any:
+        summary, covered = studio.render(*drawn), studio.drawn[-1].tracks[0].covered
+        summary.in_front_at = {0: [frame for frame in (10, 30) if covered is None or not covered[frame]]}
+        return summary
+
+    def audited(*arguments: Any) -> Audit:
+        suspects.append(dict(arguments[-1].suspects))
+        arguments[-1].suspects.setdefault(0, None)  # as the real one does with whom it recognises
+        return make_audit({0: next(found)})
+
+    monkeypatch.setattr("vidanon.renderer.render", redrawn)
+    monkeypatch.setattr("vidanon.redraw.redraw", redrawn)
+    monkeypatch.setattr(loop, "audit", audited)
+    monkeypatch.setattr(loop, "prefer_where_it_failed", lambda _, plan, *rest: plan)
+    settings = load_settings(None, ["audit.rounds=4"])
+    loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
+    assert suspects == [{}, *({0: frames} for frames in looked_at)]
+
+
 def test_the_audit_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _Studio(monkeypatch, "nobody")
     settings = load_settings(None, ["audit.enabled=false"])

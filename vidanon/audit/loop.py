@@ -164,13 +164,9 @@ class _Rounds:
             return None
         late = number > OTHER_FACES or number + 2 >= last
         covering = without_hands(plan, found, summary.in_front_at) if number + 1 < last else {}
-        if (
-            not self.tried
-        ):  # who is recognised behind a hand may be where one is before the face, nowhere else
-            in_front = {number: frozenset(summary.in_front_at.get(number, ())) for number in covering}
-            self.memory.suspects |= in_front
         waiting = {track.person for track in covering.values()}
         failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
+        self._suspect(plan, summary, covering, failed)
         if failed and not late:
             started = time.monotonic()
             slight = {person for person in failed if self._is_slight(plan, found, person)}

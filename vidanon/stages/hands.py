@@ -17,7 +17,7 @@ import numpy as np
 from vidanon.geometry import apply, compose, invert, picture_from_unit
 from vidanon.networks.runtime import Network, network_from_file, shared, state_of_file
 from vidanon.stages.landmark import box_iou, cut_square
-from vidanon.types import Bool, Float, UInt8
+from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -146,13 +146,11 @@ def with_hands(parts: Float, landmarks: Float, hands: Sequence[Float]) -> Float:
     """
     before, size = parts[-1], parts.shape[-1]
     pixels = picture_from_unit(size)
-    outline = np.asarray(cv2.convexHull(apply(pixels, landmarks.astype(np.float32))), np.float32)
-    face = cv2.fillConvexPoly(np.zeros((size, size), np.uint8), np.round(outline).astype(np.int32), 1) > 0
     after, known = before, np.zeros_like(before)
     for hand in hands:
         points = apply(pixels, hand)
         mask = hand_mask(points, size)
-        if _is_before(points, mask, outline, face, before):
+        if _is_before(points, mask, apply(pixels, landmarks.astype(np.float32)), before):
             near = np.clip(TRUST * before, 0, 1) * _mask(points, size, FINGER + NEAR, WRIST_LENGTH)
             known = np.maximum(known, mask)
             after = np.maximum(after, np.maximum(mask, near))
@@ -160,8 +158,10 @@ def with_hands(parts: Float, landmarks: Float, hands: Sequence[Float]) -> Float:
     return np.concatenate([parts[:-1] * rest, after[None], known[None]]).astype(np.float32)
 
 
-def _is_before(points: Float, mask: Float, outline: Float, face: Bool, before: Float) -> bool:
+def _is_before(points: Float, mask: Float, landmarks: Float, before: Float) -> bool:
     """Say whether a hand is before a face: it comes in from outside, or the segmenter half sees it."""
+    outline = np.asarray(cv2.convexHull(landmarks), np.float32)
+    face = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), np.round(outline).astype(np.int32), 1) > 0
     outside = [cv2.pointPolygonTest(outline, (float(x), float(y)), False) < 0 for x, y in points]
     weight = mask * face
     seen = float((weight * before).sum() / max(float(weight.sum()), 1e-6))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from vidanon.audit import loop
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
-from vidanon.audit.remedy import obscured, remedy, without_hands
+from vidanon.audit.remedy import bared, obscured, remedy
 from vidanon.audit.report import report_record, write_report
 from vidanon.audit.sampling import closer_frames, sampled_frames
 from vidanon.audit.stability import flicker
@@ -292,8 +292,8 @@ class _Studio:
     def render(self, source: Path, plan: Plan, target: Path, *_: Any) -> Any:
         self.drawn.append(plan)
         target.write_text(plan.identities[0].name)
-        in_front_at = {0: self._hands} if plan.tracks[0].covered is None else {}
-        return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, in_front_at=in_front_at, notes=())
+        kept_at = {0: self._hands} if plan.tracks[0].covered is None else {}
+        return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, kept_at=kept_at, notes=())
 
     def audit(self, *_: Any) -> Audit:
         plan = self.drawn[-1]
@@ -379,13 +379,13 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
     assert all(plan.tracks[0].covered is None for plan in studio.drawn)
     plan = make_plan(make_track())
-    assert without_hands(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
+    assert bared(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
     found = make_audit({0: [10]})
     samples = [
         replace(x, scores={**x.scores, "dlib": 0.57}) if x.frame == 30 else x for x in found.tracks[0].samples
     ]
     found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
-    (better,) = without_hands(plan, found, {0: [10]}).values()
+    (better,) = bared(plan, found, {0: [10]}).values()
     assert better.covered is not None
     assert better.covered[[10, 30]].all(), "so near the line it may fail between two samples"
     assert not better.covered[[20, 39]].any()
@@ -407,7 +407,7 @@ def test_who_was_only_recognised_behind_hands_is_looked_at_where_they_are(
 
     def redrawn(*drawn: Any, **_: Any) -> Any:
         summary, covered = studio.render(*drawn), studio.drawn[-1].tracks[0].covered
-        summary.in_front_at = {0: [frame for frame in (10, 30) if covered is None or not covered[frame]]}
+        summary.kept_at = {0: [frame for frame in (10, 30) if covered is None or not covered[frame]]}
         return summary
 
     def audited(*arguments: Any) -> Audit:

@@ -13,6 +13,7 @@ RANKS = {name: 0 for name in GROUND} | {"models": 1, "networks": 1, "stages": 1,
 RANKS |= {
     "plan": 2,
     "planfile": 2,
+    "facework": 2,
     "renderer": 2,
     "redraw": 2,
     "rendersummary": 0,

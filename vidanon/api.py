@@ -210,7 +210,7 @@ def render_plan(
         InputError, OutputError, ModelsError, DeviceError, UnsafeError: nothing was left at ``target``.
     """
     from vidanon.identity.sources import with_sources
-    from vidanon.renderer import require_source
+    from vidanon.planfile import require_source
     from vidanon.stages.decode import probe
 
     started = time.monotonic()

@@ -20,7 +20,7 @@ import numpy as np
 from vidanon.errors import InputError
 from vidanon.identity.shade import eye_shade
 from vidanon.identity.teeth import mouth_shades
-from vidanon.measures import detail_left, fine_detail, is_same_picture, is_unchanged
+from vidanon.measures import detail_left, fine_detail, furrow_depth, is_same_picture, is_unchanged
 from vidanon.progress import Meter
 from vidanon.recognisers import RECOGNISERS, SFACE, Recogniser, load_recognisers, margins_of
 from vidanon.side_by_side import Frames, opened, side_by_side
@@ -256,6 +256,7 @@ class _Comparison:
             mouth=mouth_shades(source.image, output, a, b),
             eyes=(eye_shade(source.image, a), eye_shade(output, b)),
             fine=(fine_detail(source.image, a), fine_detail(output, b)),
+            furrows=(furrow_depth(source.image, a), furrow_depth(output, b)),
         )
 
     def _follow(self, frame: int, box: Float) -> int:
@@ -310,6 +311,8 @@ def evaluate_pair(
         ``mouth_shade_error``: how much brighter or darker wide open mouths are inside, shares of the cheeks.
         ``eye_shade_error``: how much brighter or darker the darkest of the eyes is, likewise.
         ``fine_detail``: how much of the source's finest detail the faces show.
+        ``furrow``, ``furrow_depth``: how furrows between the brows follow, see
+        :func:`vidanon.tally.furrow_figures`.
         ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.
         ``stranger_share``: share of judged faces that all recognisers call a stranger. Means are None where
         nothing could be measured.

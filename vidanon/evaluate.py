@@ -269,6 +269,8 @@ _COLUMNS = (
     ("mouth", "mouth_shade_error"),
     ("eyes", "eye_shade_error"),
     ("detail", "fine_detail"),
+    ("furrow", "furrow"),
+    ("depth", "furrow_depth"),
     ("fps", "fps"),
     ("ratio", "speed_ratio"),
 )

@@ -61,6 +61,20 @@ def fit_similarity(source: Float, target: Float) -> Float:
     return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
 
 
+def fit_affine(source: Float, target: Float) -> Float:
+    """Least-squares affine transform, target_from_source.
+
+    Args:
+        source: float32 (n, 2), n >= 3, not all on one line.
+        target: float32 (n, 2).
+
+    Returns:
+        float32 (2, 3).
+    """
+    ones = np.column_stack([source, np.ones(len(source), source.dtype)])
+    return np.linalg.lstsq(ones, target, rcond=None)[0].T.astype(np.float32)
+
+
 def picture_from_unit(size: int) -> Float:
     """Return the transform from the unit crop to pixel centres of a ``size`` x ``size`` picture."""
     return np.array([[size, 0, -0.5], [0, size, -0.5]], np.float32)

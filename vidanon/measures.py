@@ -142,6 +142,45 @@ def fine_detail(image: UInt8, landmarks: Float) -> float:
     return float(fine.std()) if len(fine) else float("nan")
 
 
+FURROW_EYES_PX = 40.0
+"""In faces whose eyes' outer corners lie nearer together no furrow can be seen."""
+_FURROW_PX, _FURROW_SIDE, _FURROW_UP = 48, 0.4, 0.05
+"""Side of the patch that is looked at, pixels, its side in the eyes' distance, and how far its middle lies
+above that of the root of the nose and the forehead between the brows."""
+_FURROW_PART = np.s_[10:40, 12:36]
+
+
+def furrow_depth(image: UInt8, landmarks: Float) -> float:
+    """Return how deep furrows run up between the brows, standard deviation of log brightness; NaN: too small.
+
+    Blendshapes hardly tell of them: to the sample clip's brows, drawn together in grief, they give .03 of 1.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels.
+    """
+    import cv2
+
+    across = landmarks[263] - landmarks[33]
+    eyes_px = float(np.hypot(*across))
+    if not eyes_px >= FURROW_EYES_PX:
+        return float("nan")
+    x = across / eyes_px
+    y = np.array([-x[1], x[0]])
+    middle = landmarks[[8, 9]].mean(axis=0) - _FURROW_UP * eyes_px * y
+    side = _FURROW_SIDE * eyes_px
+    image_from_patch = np.column_stack([x * side, y * side, np.zeros(2)]) / _FURROW_PX
+    image_from_patch[:, 2] = middle - (x + y) * side / 2
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    patch = cv2.warpAffine(
+        image, image_from_patch, (_FURROW_PX, _FURROW_PX), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    grey = np.log(np.maximum(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32), 8))
+    lines = cv2.GaussianBlur(grey, (0, 0), 1.2) - cv2.GaussianBlur(grey, (0, 0), 6)
+    upright = cv2.GaussianBlur(lines, (0, 0), sigmaX=0.1, sigmaY=5)
+    return float(upright[_FURROW_PART].std())
+
+
 SMILE = (44, 45)
 """Blendshapes of the corners of the mouth."""
 

@@ -189,3 +189,13 @@ def _identity_from(item: dict[str, Any]) -> IdentityCode:
         _check(0 <= count < 256, f"identity {item['name']} was refused {count} times")
     failed_at = tuple(int(frame) for frame in item.get("failed_at", ()))
     return IdentityCode(str(item["name"]), vector, w, refused, nudged, failed_at)
+
+
+def require_source(plan: Plan, info: VideoInfo) -> None:
+    """Make sure that a plan was made from this very file.
+
+    Raises:
+        SettingsError: it was not.
+    """
+    if info.fingerprint != plan.info.fingerprint:
+        raise SettingsError(f"the plan was not made from {info.path} as it is now; run 'vidanon plan' again")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vidanon.planfile import require_source
 from vidanon.progress import Meter
-from vidanon.renderer import CONTEXT_FRAMES, Renderer, render, require_source
+from vidanon.renderer import CONTEXT_FRAMES, Renderer, render
 from vidanon.rendersummary import RenderSummary
 from vidanon.stages.synthesize import exit_for_face
 from vidanon.types import Float, Plan, Track

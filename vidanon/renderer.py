@@ -10,9 +10,9 @@ the face of every second or fourth frame is generated, and those half way betwee
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import SettingsError
+from vidanon.facework import Face, Work, half_way
 from vidanon.geometry import apply, apply_each, compose, invert, picture_from_unit
 from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
@@ -28,13 +29,14 @@ from vidanon.identity.settle import Drawn
 from vidanon.identity.sources import with_sources
 from vidanon.identity.teeth import teeth_of, with_teeth
 from vidanon.models.registry import ModelStore
+from vidanon.planfile import require_source
 from vidanon.progress import Meter
 from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings
-from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp
+from vidanon.stages import blend, brows, gate, obscure, segment, synthesize, warp, wrinkles
 from vidanon.stages.outline import outline
 from vidanon.stages.workers import one_thread_each, ordered_map, windowed, worker_pool
-from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8, VideoInfo
+from vidanon.types import Float, Frame, IdentityCode, Plan, Track, UInt8
 
 if TYPE_CHECKING:
     from vidanon.stages.encode import Encoder
@@ -46,39 +48,6 @@ STEPS_FRAMES = (2, 1)
 that is a mean itself. Their index alone decides which these are, as parts of a video are drawn again."""
 CONTEXT_FRAMES = synthesize.SMOOTH_REACH_FRAMES + sum(STEPS_FRAMES) + gate.HOLD_FRAMES
 """How a frame is drawn depends on so many frames before and after it."""
-
-
-@dataclass(slots=True)
-class _Face:
-    """State of one face on its way through the maps.
-
-    ``w`` None means: nothing to draw, obscure. ``between``: the picture is the mean of two others, w as well.
-    ``in_front``: how much of it something hides, 0..1. ``bare``: it is drawn over what is in front of it.
-    """
-
-    track: Track
-    offset: int
-    w: Float | None = None
-    parts: Float | None = None
-    between: bool = False
-    picture: UInt8 | None = None
-    landmarks: Float | None = None
-    in_front: float | None = None
-    passes: bool = False
-    show: bool = False
-    bare: bool = False
-
-    def is_bare(self, in_front: Sequence[float | None], center: int) -> bool:
-        """Say whether it is drawn over what is in front of it: by the plan, or see :func:`gate.bare`."""
-        covered = self.track.covered is not None and bool(self.track.covered[self.offset])
-        size_px = 0 if self.picture is None else len(self.picture)
-        return covered or gate.bare(in_front, center, size_px)
-
-
-@dataclass(slots=True)
-class _Work:
-    frame: Frame
-    faces: dict[int, _Face]
 
 
 class Renderer:
@@ -101,6 +70,8 @@ class Renderer:
             for track in plan.tracks
         }
         self._cutouts = {track.id: _cutouts(track) for track in plan.tracks}
+        shown = plan.sources.values() if settings.render.wrinkles else ()
+        self._rests = {key: rest for source in shown for key, rest in source.rests.items()}
         self._prepare()
 
     def _prepare(self) -> None:
@@ -119,7 +90,7 @@ class Renderer:
         it, unless asked, lead them away from what is seen of the source: that takes longer.
         """
         twin = copy.copy(self)
-        twin._estranges, twin._settles = estranges, False
+        twin._estranges, twin._settles, twin._rests = estranges, False, {}
         twin._plan = replace(self._plan, identities=identities)
         twin._exits = {key: min(size, exit_px) for key, size in self._exits.items()}
         twin._prepare()
@@ -143,7 +114,7 @@ class Renderer:
         exit_px = synthesize.exit_for_face(np.concatenate([track.crop_from_frame for track in tracks]))
         twin._exits = {track.id: exit_px for track in tracks}
         twin._cutouts = {track.id: _cutouts(track) for track in tracks}
-        twin._leads, twin._settles = Known(aim), False
+        twin._leads, twin._settles, twin._rests = Known(aim), False, {}
         twin._prepare()
         return _Stage(twin, [Frame(number, number, frame.image) for number, (frame, _) in enumerate(scenes)])
 
@@ -178,19 +149,15 @@ class Renderer:
                     shown = [face for face in faces.values() if face.show]
                     encoder.write(frame, [face.track.boxes[face.offset] for face in shown])
                 obscured = [key for key, face in faces.items() if not face.show]
-                in_front = [
-                    key
-                    for key, face in faces.items()
-                    if face.show and gate.anything_stays(face.in_front, face.bare)
-                ]
-                summary.count(frame.index, len(faces), obscured, in_front)
+                kept = [key for key, face in faces.items() if face.show and face.keeps_anything()]
+                summary.count(frame.index, len(faces), obscured, kept)
                 if progress is not None:
                     progress(summary.frames, total)
         return summary
 
     def _drawn(
         self, pool: ThreadPoolExecutor, frames: Iterable[Frame], span: range | None
-    ) -> Iterator[tuple[Frame, dict[int, _Face]]]:
+    ) -> Iterator[tuple[Frame, dict[int, Face]]]:
         """Yield each frame (of the span) with what was drawn in it, by track."""
         ahead = self._workers + sum(STEPS_FRAMES) + 1  # most of the frames in between take no time
         encoded = ordered_map(pool, self.encode_attributes, frames, ahead)
@@ -202,7 +169,7 @@ class Renderer:
             generated = windowed(generated, step, partial(self.fill_in, step))
         decided = windowed(generated, gate.HOLD_FRAMES, self.decide)
 
-        def finish(work: _Work) -> tuple[Frame, dict[int, _Face]]:
+        def finish(work: Work) -> tuple[Frame, dict[int, Face]]:
             return self.composite(work), work.faces
 
         wanted = (work for work in decided if span is None or work.frame.index in span)
@@ -226,14 +193,14 @@ class Renderer:
                 hair[key] = segment.fallen_hair(face.picture, face.landmarks, face.parts)
         return image, hair
 
-    def encode_attributes(self, frame: Frame, tracks: Container[int] | None = None) -> _Work:
+    def encode_attributes(self, frame: Frame, tracks: Container[int] | None = None) -> Work:
         """Find w for every face of a frame (or those of some tracks only) that has landmarks."""
-        faces: dict[int, _Face] = {}
+        faces: dict[int, Face] = {}
         for track in self._plan.tracks:
             if not track.start <= frame.index < track.end or (tracks is not None and track.id not in tracks):
                 continue
             offset = frame.index - track.start
-            face = faces[track.id] = _Face(track, offset)
+            face = faces[track.id] = Face(track, offset)
             transform = track.crop_from_frame[offset]
             if np.isfinite(transform).all() and np.isfinite(track.blendshapes[offset]).all():
                 with self._summary.timed("attributes"):
@@ -246,9 +213,9 @@ class Renderer:
                 with self._summary.timed("segment"):
                     face.parts = self.part_reader.source(frame.image, crop, transform, landmarks)
                     face.in_front = segment.share_in_front(face.parts, landmarks)
-        return _Work(frame, faces)
+        return Work(frame, faces)
 
-    def smooth(self, window: list[_Work], center: int) -> _Work:
+    def smooth(self, window: list[Work], center: int) -> Work:
         """Replace w and parts of the centre frame by zero-phase means; the window itself stays as it is."""
         work = window[center]
         faces = {}
@@ -259,17 +226,17 @@ class Renderer:
                 for name in ("w", "parts")
             )
             faces[key] = replace(face, w=w, parts=parts)
-        return _Work(work.frame, faces)
+        return Work(work.frame, faces)
 
-    def mark(self, step: int, window: list[_Work], center: int) -> _Work:
+    def mark(self, step: int, window: list[Work], center: int) -> Work:
         """Mark the faces that are, to the eye, the means of those ``step`` frames before and after."""
-        for key, face, before, after in _half_way(window, center, step):
+        for key, face, before, after in half_way(window, center, step):
             mean = synthesize.even_mean(before.w, face.w, after.w, self._exits[key])
             if mean is not None:
                 face.between, face.w = True, mean
         return window[center]
 
-    def generate(self, work: _Work) -> _Work:
+    def generate(self, work: Work) -> Work:
         """Make the picture of every face that is not marked, and judge it."""
         for key, face in work.faces.items():
             if face.w is None or face.between:
@@ -294,9 +261,9 @@ class Renderer:
             self._judge(face)
         return work
 
-    def fill_in(self, step: int, window: list[_Work], center: int) -> _Work:
+    def fill_in(self, step: int, window: list[Work], center: int) -> Work:
         """Make the pictures of the marked faces from those ``step`` frames away, and judge them."""
-        for _, face, before, after in _half_way(window, center, step):
+        for _, face, before, after in half_way(window, center, step):
             if not face.between or before.picture is None or after.picture is None:
                 continue
             with self._summary.timed("generate"):
@@ -306,13 +273,13 @@ class Renderer:
             self._judge(face)
         return window[center]
 
-    def _judge(self, face: _Face) -> None:
+    def _judge(self, face: Face) -> None:
         error = None
         if face.landmarks is not None:
             error = warp.landmark_error(face.landmarks, face.track.landmarks[face.offset])
         face.passes = gate.face_passes(error, self._settings.render.gate_nme)
 
-    def decide(self, window: list[_Work], center: int) -> _Work:
+    def decide(self, window: list[Work], center: int) -> Work:
         """Decide between the new face and the obscuring mask, and what stays in front, with hysteresis."""
         work = window[center]
         for key, face in work.faces.items():
@@ -322,7 +289,7 @@ class Renderer:
             face.bare = face.is_bare(in_front, center)
         return work
 
-    def composite(self, work: _Work) -> Frame:
+    def composite(self, work: Work) -> Frame:
         """Draw the faces, far ones first, on a copy of the frame."""
         image = work.frame.image.copy()
         boxes = {key: face.track.boxes[face.offset] for key, face in work.faces.items()}
@@ -334,7 +301,7 @@ class Renderer:
                     face.show = False
         return replace(work.frame, image=image)
 
-    def draw(self, image: UInt8, face: _Face) -> tuple[Float, Float] | None:
+    def draw(self, image: UInt8, face: Face) -> tuple[Float, Float] | None:
         """Draw the new face into an image, uint8 RGB (h, w, 3).
 
         Returns:
@@ -351,10 +318,15 @@ class Renderer:
         bend, shape = (x if x is None else x @ frame_from_crop for x in (aim.bend, aim.shape))
         target = warp.target_landmarks(face.landmarks, source, bend, shape)
         warped = warp.warp_to_frame(face.picture, face.landmarks, target, region)
+        rest = self._rests.get(face.track.id)
+        if rest is not None:
+            look = wrinkles.Look(image, source, crop_from_frame, face.parts)
+            share = face.share_of_wrinkles()
+            warped, face.wrinkled = wrinkles.wrinkled(warped, region, look, target, rest, share)
         parts = segment.nothing_in_front(face.parts) if face.bare else face.parts
         mask = options.mask_forehead, options.feather
-        look = aim.beard, aim.contrast
-        return target, blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *look)
+        looks = aim.beard, aim.contrast
+        return target, blend.blend(image, warped, source, region, *mask, parts, crop_from_frame, *looks)
 
 
 class _Stage:
@@ -362,9 +334,9 @@ class _Stage:
 
     def __init__(self, renderer: Renderer, frames: list[Frame]) -> None:
         self._renderer, self._frames = renderer, frames
-        self._faces: dict[int, _Face] = {}
+        self._faces: dict[int, Face] = {}
 
-    def _face(self, number: int) -> _Face:
+    def _face(self, number: int) -> Face:
         if number not in self._faces:
             work = self._renderer.generate(self._renderer.encode_attributes(self._frames[number]))
             face = self._faces[number] = work.faces[number]
@@ -388,16 +360,6 @@ class _Stage:
             return None
         side = np.float32(len(face.picture))
         return Placed(face.w, drawn.picture, (face.landmarks + np.float32(0.5)) / side, drawn.landmarks)
-
-
-def _half_way(window: list[_Work], center: int, step: int) -> Iterator[tuple[int, _Face, _Face, _Face]]:
-    """Yield the faces of a frame half way between two that have them too: track, face, before, after."""
-    is_half_way = window[center].frame.index % (2 * step) == step
-    if is_half_way and step <= center < len(window) - step:
-        before, after = window[center - step].faces, window[center + step].faces
-        for key, face in window[center].faces.items():
-            if key in before and key in after:
-                yield key, face, before[key], after[key]
 
 
 def _cutouts(track: Track) -> list[synthesize.Cutout]:
@@ -443,13 +405,3 @@ def render(
             f"{source} has {summary.frames} frames but the plan has {plan.frames}; make a new plan"
         )
     return summary
-
-
-def require_source(plan: Plan, info: VideoInfo) -> None:
-    """Make sure that a plan was made from this very file.
-
-    Raises:
-        SettingsError: it was not.
-    """
-    if info.fingerprint != plan.info.fingerprint:
-        raise SettingsError(f"the plan was not made from {info.path} as it is now; run 'vidanon plan' again")

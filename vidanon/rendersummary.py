@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-BY_TRACK = ("obscured_at", "in_front_at")
+BY_TRACK = ("obscured_at", "kept_at")
 """What is noted frame by frame: fields of a summary."""
 
 
@@ -22,7 +22,7 @@ class RenderSummary:
         obscured: faces that were obscured, summed over frames.
         seconds: busy time per stage, summed over worker threads.
         obscured_at: indices of the frames in which a track was obscured, by track.
-        in_front_at: likewise, in which a hand or the like stayed before a new face.
+        kept_at: likewise, in which a hand or the like stayed before a new face, or wrinkles on it.
         notes: what of the source is not in the result.
     """
 
@@ -31,7 +31,7 @@ class RenderSummary:
     obscured: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     obscured_at: dict[int, list[int]] = field(default_factory=dict)
-    in_front_at: dict[int, list[int]] = field(default_factory=dict)
+    kept_at: dict[int, list[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -52,19 +52,19 @@ class RenderSummary:
                 mine.setdefault(track, []).extend(frames)
         self.notes = tuple(dict.fromkeys((*self.notes, *part.notes)))
 
-    def count(self, index: int, faces: int, obscured: Sequence[int], in_front: Sequence[int]) -> None:
+    def count(self, index: int, faces: int, obscured: Sequence[int], kept: Sequence[int]) -> None:
         """Note what was drawn in one frame.
 
         Args:
             index: of the frame.
             faces: in it.
             obscured: tracks that were.
-            in_front: tracks with something before the new face.
+            kept: tracks with something of the source before the new face or on it.
         """
         self.frames += 1
         self.replaced += faces - len(obscured)
         self.obscured += len(obscured)
-        for noted, tracks in zip(self.frames_by_track, (obscured, in_front), strict=True):
+        for noted, tracks in zip(self.frames_by_track, (obscured, kept), strict=True):
             for track in tracks:
                 noted.setdefault(track, []).append(index)
 

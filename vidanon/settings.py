@@ -105,6 +105,7 @@ class RenderSettings(_Section):
     exit_px: int = _option(
         0, "size of the generated face, pixels (0: by size on screen)", choices=(0, 128, 256, 512, 1024)
     )
+    wrinkles: bool = _option(True, "give new faces the furrows and lines that the source's expressions make")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from vidanon.recognisers import RECOGNISERS, SFACE, recognised_by, scores_of
 from vidanon.types import Float
 
 _MIN_SIGNAL_STD = 0.05
+_MIN_FURROW_STD = 0.004
 _MIN_LOOKS = 8
 
 
@@ -70,6 +71,7 @@ class FacePair:
         mouth: shades of both mouths, see :func:`vidanon.identity.teeth.mouth_shades`.
         eyes: shades of the eyes of both, see :func:`vidanon.identity.shade.eye_shade`.
         fine: how much finest detail both show, see :func:`vidanon.measures.fine_detail`.
+        furrows: how deep they are in both, see :func:`vidanon.measures.furrow_depth`.
     """
 
     frame: int
@@ -83,6 +85,7 @@ class FacePair:
     mouth: tuple[float, float] = (float("nan"), float("nan"))
     eyes: tuple[float, float] = (float("nan"), float("nan"))
     fine: tuple[float, float] = (float("nan"), float("nan"))
+    furrows: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
     def box(self) -> Float:
@@ -221,6 +224,29 @@ def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, floa
     }
 
 
+def furrow_figures(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
+    """Say how furrows between the brows follow, track by track, where the source's come and go.
+
+    Returns:
+        ``furrow``, the correlation over time, and ``furrow_depth``, how far those of the output change for
+        each change of the source's: 1 where they get as deep.
+    """
+    weighted: list[tuple[float, float, int]] = []
+    for pairs in tracks.values():
+        depths = np.array([pair.furrows for pair in pairs])
+        source, output = depths[np.isfinite(depths).all(axis=1)].T
+        if len(source) >= _MIN_LOOKS and source.std() > _MIN_FURROW_STD:
+            slope = float(np.cov(source, output, bias=True)[0, 1] / source.var())
+            weighted.append((slope * float(source.std() / max(output.std(), 1e-6)), slope, len(source)))
+    if not weighted:
+        return {"furrow": None, "furrow_depth": None}
+    follows, depth, counts = np.array(weighted).T
+    return {
+        "furrow": round(float(np.average(follows, weights=counts)), 3),
+        "furrow_depth": round(float(np.average(depth, weights=counts)), 3),
+    }
+
+
 def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
     results = []
     for number, pairs in tracks.items():
@@ -304,6 +330,7 @@ def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
         "mouth_shade_error": mean_of([abs(pair.mouth[0] - pair.mouth[1]) for pair in pairs]),
         "eye_shade_error": mean_of([abs(pair.eyes[0] - pair.eyes[1]) for pair in pairs]),
         "fine_detail": mean_of([pair.fine[1] / max(pair.fine[0], 1e-3) for pair in pairs]),
+        **furrow_figures(_by_face(pairs)),
         "correlation": expression_correlations(_by_face(pairs)),
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +128,8 @@ class Track:
         blendshapes: float32 (n, 52), NaN where none were found.
         crop_from_frame: float32 (n, 2, 3): frame pixels to the FFHQ-aligned unit crop ([0, 1] x [0, 1]),
             smoothed; NaN where there are no landmarks.
-        covered: bool (n,), whether the new face is drawn over hands and other things in front as well; None:
-            nowhere.
+        covered: bool (n,), whether the new face is drawn bare, over hands and other things in front as well
+            and without wrinkles of the source's; None: nowhere.
     """
 
     id: int
@@ -199,6 +199,20 @@ class IdentityCode:
         return not self.refused
 
 
+class AtRest(NamedTuple):
+    """How somebody's forehead is shaded when it shows no expression, see :mod:`vidanon.stages.wrinkles`.
+
+    Attributes:
+        landmarks: float32 (478, 2), of the face on the patch, pixels.
+        shade: float32 (h, w), log brightness less that of what surrounds it.
+        known: float32 (h, w), 0..1, where that has been seen.
+    """
+
+    landmarks: Float
+    shade: Float
+    known: Float
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What the mapper takes of the source in one frame.
@@ -226,6 +240,7 @@ class Source:
             most from the front come first. Where there are enough, nothing is before the face in any.
         failed: the like of frames in which the audit recognised this person.
         usual: float32 (52,), mean blendshapes of these frames.
+        rests: how the forehead is shaded at rest, by track.
         found: what was found out of new faces in this person's place, see :mod:`vidanon.identity.leads`;
             choosing, drawing and drawing again ask for the same.
     """
@@ -236,6 +251,7 @@ class Source:
     scenes: tuple[Scene, ...] = ()
     failed: tuple[Scene, ...] = ()
     usual: Float | None = None
+    rests: dict[int, AtRest] = field(default_factory=dict, compare=False, repr=False)
     found: dict[tuple[str, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vidanon.audit.judge import audit
 from vidanon.audit.preview import prefer_where_it_failed
 from vidanon.audit.record import UNCOVERED, Audit
-from vidanon.audit.remedy import remedy, without_hands
+from vidanon.audit.remedy import bared, remedy
 from vidanon.progress import Meter, Progress, meter
 from vidanon.stages.synthesize import let_generator_go
 from vidanon.stages.workers import release_memory
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidanon.settings import Settings
 
 OTHER_FACES = 3
-"""So often another face is tried, after hands were covered."""
+"""So often another face is tried, after what stayed of the source was left out."""
 SLIGHT, SLIGHT_AGAIN, HELPS = 0.15, 0.05, 0.5
 """Who is recognised in no larger share of the samples, the second once the person was refused in more, keeps
 the face, led further away, as long as that takes the share down to this part of it."""
@@ -158,12 +158,12 @@ class _Rounds:
         return found
 
     def _better(self, plan: Plan, summary: RenderSummary, found: Audit, number: int) -> Plan | None:
-        """Return what to try after a result that did not pass: hands covered, other faces, then masks."""
+        """Return what to try after a result that did not pass: faces drawn bare, other faces, then masks."""
         last = self.settings.audit.rounds
         if number == last:
             return None
         late = number > OTHER_FACES or number + 2 >= last
-        covering = without_hands(plan, found, summary.in_front_at) if number + 1 < last else {}
+        covering = bared(plan, found, summary.kept_at) if number + 1 < last else {}
         waiting = {track.person for track in covering.values()}
         failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
         self._suspect(plan, summary, covering, failed)
@@ -183,7 +183,7 @@ class _Rounds:
         suspects = self.memory.suspects
         for track in plan.tracks:
             if track.id in covering and (not self.tried or suspects.get(track.id) is not None):
-                suspects[track.id] = frozenset(summary.in_front_at.get(track.id, ()))
+                suspects[track.id] = frozenset(summary.kept_at.get(track.id, ()))
             elif track.id in suspects and track.person in failed:
                 suspects[track.id] = None
 

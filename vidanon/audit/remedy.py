@@ -48,7 +48,7 @@ def remedy(
         audit: what was found; it did not pass.
         obscure_only: try no further faces.
         earlier: what was tried before, and what was found then.
-        covering: tracks of :func:`without_hands` to be tried first; who is in them keeps the present face.
+        covering: tracks of :func:`bared` to be tried first; who is in them keeps the present face.
     """
     covering = covering or {}
     failing = {result.track: result for result in audit.tracks if result.failing and result.track >= 0}
@@ -118,29 +118,30 @@ def obscured(track: Track, frames: range) -> Track:
     return replace(track, landmarks=landmarks, blendshapes=blendshapes, crop_from_frame=crops)
 
 
-def without_hands(plan: Plan, audit: Audit, in_front_at: Mapping[int, Collection[int]]) -> dict[int, Track]:
-    """Return tracks with the new face drawn over what is in front of it where somebody was recognised, by id.
+def bared(plan: Plan, audit: Audit, kept_at: Mapping[int, Collection[int]]) -> dict[int, Track]:
+    """Return tracks with the new face drawn bare where somebody was recognised, by id.
 
-    Where a hand is before the face in both pictures, recognisers compare hand with hand. Nobody is among
-    them who is recognised where nothing is in front, or not any more.
+    Where a hand is before the face in both pictures, recognisers compare hand with hand, and where both
+    frown, frown with frown. Nobody is among them who is recognised where nothing of the source stays, or not
+    any more.
 
     Args:
         plan: what the audited result was made from.
         audit: what was found.
-        in_front_at: frames in which something stayed before a new face, by track.
+        kept_at: frames in which something of the source stayed before a new face or on it, by track.
     """
     failing = {result.track: result for result in audit.tracks if result.failing}
     result: dict[int, Track] = {}
     for person in plan.identities:
         mine = [track for track in plan.tracks if track.person == person and track.id in failing]
-        hands = {track.id: set(in_front_at.get(track.id, ())) for track in mine}
-        if all(sample.frame in hands[track.id] for track in mine for sample in failing[track.id].failing):
+        kept = {track.id: set(kept_at.get(track.id, ())) for track in mine}
+        if all(sample.frame in kept[track.id] for track in mine for sample in failing[track.id].failing):
             result |= {t.id: covered(t, _nearly_failing_frames(t, failing[t.id])) for t in mine}
     return result
 
 
 def covered(track: Track, frames: Sequence[int]) -> Track:
-    """Return the track with the new face drawn over what is in front of it in some frames.
+    """Return the track with the new face drawn bare in some frames: over what is in front, without wrinkles.
 
     The track itself is returned where it is already, or is obscured.
     """

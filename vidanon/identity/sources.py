@@ -7,7 +7,7 @@ from the same frames as before, so that the result is the same byte for byte.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,12 +19,13 @@ from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
 from vidanon.identity.views import aligned, evenly, frontality, places_of
 from vidanon.networks.runtime import resolve_device
+from vidanon.stages import wrinkles
 from vidanon.stages.decode import Decoder
 from vidanon.stages.gate import anything_stays
 from vidanon.stages.reduced import cut_out
 from vidanon.stages.segment import PartReader, share_in_front
 from vidanon.stages.synthesize import crop_face, cut_face
-from vidanon.types import Float, Frame, Plan, Scene, Source, Track, View
+from vidanon.types import AtRest, Float, Frame, Plan, Scene, Source, Track, View
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -78,8 +79,24 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     sources = {}
     for person, scenes in seen.items():
         some = free[person] if len(free[person]) >= LEAST_FREE else scenes
-        sources[person] = _source([_sample(scene, embed, look) for scene in evenly(some, SAMPLES)])
+        taken = evenly(some, SAMPLES)
+        samples = [_sample(scene, embed, look) for scene in taken]
+        sources[person] = replace(_source(samples), rests=_rests(taken, reader))
     return _with_failed(source, replace(plan, sources=sources), models, runtime)
+
+
+def _rests(scenes: Sequence[Scene], reader: PartReader) -> dict[int, AtRest]:
+    """Return how somebody's forehead is shaded at rest, by track: in another shot the light is another."""
+    looks: dict[int, list[wrinkles.Look]] = defaultdict(list)
+    for frame, track in scenes:
+        image, crop_from_frame = frame.image, track.crop_from_frame[0]
+        landmarks = track.landmarks[0].astype(np.float32)
+        if wrinkles.visible(landmarks) > 0:
+            crop = crop_face(image, crop_from_frame)
+            parts = reader.source(image, crop, crop_from_frame, aligned(track, 0))
+            looks[track.id].append(wrinkles.Look(image, landmarks, crop_from_frame, parts))
+    found = {number: wrinkles.at_rest(some) for number, some in looks.items()}
+    return {number: rest for number, rest in found.items() if rest is not None}
 
 
 def _part_reader(models: ModelStore, runtime: RuntimeSettings) -> PartReader:

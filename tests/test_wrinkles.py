@@ -15,14 +15,16 @@ from test_warp import head
 
 from vidanon.facework import FADE_FRAMES, Face
 from vidanon.geometry import apply, fit_affine, invert, unit_crop_from_frame
+from vidanon.identity.resting import LOOKS, Resting
 from vidanon.measures import furrow_depth
 from vidanon.models.registry import ModelStore
 from vidanon.renderer import CONTEXT_FRAMES
 from vidanon.stages.head_pose import canonical_face
+from vidanon.stages.reduced import cut_out
 from vidanon.stages.segment import BACKGROUND, HAIR, HAND, OCCLUDER, SKIN, PartReader
 from vidanon.stages.synthesize import crop_face
 from vidanon.stages.wrinkles import Look, at_rest, visible, wrinkled
-from vidanon.types import AtRest, Float, UInt8
+from vidanon.types import AtRest, Float, Frame, Track, UInt8
 
 FRAME_PX, REGION = 400, (40, 20, 360, 380)
 PARTS_PX = 64
@@ -203,6 +205,32 @@ def test_wrinkles_fade_out_before_frames_that_show_none_by_the_plan() -> None:
     assert shares[:14] == [1.0] * 14 and shares[31:] == [1.0] * 9
     assert max(abs(np.diff(shares))) < 0.2
     assert FADE_FRAMES <= CONTEXT_FRAMES, "so many frames beside those that a plan changes are drawn anew"
+
+
+def track_of(number: int, start: int, landmarks: Float, count: int = 40) -> Track:
+    track = make_track(number, start=start, count=count)
+    crops = np.tile(unit_crop_from_frame(landmarks), (count, 1, 1))
+    return replace(track, person=0, landmarks=np.tile(landmarks, (count, 1, 1)), crop_from_frame=crops)
+
+
+def test_every_track_that_shows_wrinkles_is_looked_at_in_its_own_light() -> None:
+    tracks = [track_of(0, 0, frontal()), track_of(1, 40, frontal()), track_of(2, 80, frontal(size_px=60))]
+    places = {0: [(track, row) for track in tracks for row in range(len(track))]}
+    taken = {frame: [tracks[0]] for frame in range(0, 40, 2)} | {50: [tracks[1]]}
+    resting = Resting(places, taken)
+    frames = {
+        number: {f for f, some in resting.wanted.items() if some[0].id == number} for number in range(3)
+    }
+    assert frames[0] <= taken.keys(), "what is looked at anyway is enough"
+    assert len(frames[0]) == len(frames[1]) == LOOKS and min(frames[1]) == 40 and max(frames[1]) == 79
+    assert not frames[2], "too small"
+    for number, image in ((0, skin()), (1, skin(FURROW))):
+        for frame in sorted(frames[number]):
+            assert number not in resting.found
+            resting.see(number, cut_out(Frame(frame, frame, image), tracks[number]), bare())
+    assert resting.found.keys() == {0, 1}
+    seen = look(skin(FURROW))
+    assert darkened(seen, resting.found[0]).max() > 15 > darkened(seen, resting.found[1]).max()
 
 
 FROWN_S, RELAXED_S = 1.2, (8.0, 10.0, 12.0, 14.0, 16.0)

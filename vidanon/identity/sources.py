@@ -7,7 +7,7 @@ from the same frames as before, so that the result is the same byte for byte.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,15 +17,15 @@ import numpy as np
 from vidanon.geometry import apply
 from vidanon.identity.embed import SFace
 from vidanon.identity.look import LookEncoder
+from vidanon.identity.resting import Resting
 from vidanon.identity.views import aligned, evenly, frontality, places_of
 from vidanon.networks.runtime import resolve_device
-from vidanon.stages import wrinkles
 from vidanon.stages.decode import Decoder
 from vidanon.stages.gate import anything_stays
 from vidanon.stages.reduced import cut_out
 from vidanon.stages.segment import PartReader, share_in_front
 from vidanon.stages.synthesize import crop_face, cut_face
-from vidanon.types import AtRest, Float, Frame, Plan, Scene, Source, Track, View
+from vidanon.types import Float, Frame, Plan, Scene, Source, Track, View
 
 if TYPE_CHECKING:
     from vidanon.models.registry import ModelStore
@@ -39,6 +39,10 @@ LEAST_FREE = 5
 """Of fewer it could not be told how a face is to be led; then all count."""
 VIEWS = 3
 """So many of them, those most from the front, tell how a new face looks: readers know frontal faces best."""
+
+
+Wanted = Mapping[int, Sequence[Track]]
+"""Tracks by frame."""
 
 
 class _Sample(NamedTuple):
@@ -60,43 +64,45 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     """
     if plan.sources:
         return _with_failed(source, plan, models, runtime)
-    wanted: dict[int, list[Track]] = defaultdict(list)
-    for places in places_of(plan).values():
-        for track, row in evenly(places, TAKEN):
-            wanted[track.start + row].append(track)
-    if not wanted:
+    places = places_of(plan)
+    taken: dict[int, list[Track]] = defaultdict(list)
+    for mine in places.values():
+        for track, row in evenly(mine, TAKEN):
+            taken[track.start + row].append(track)
+    if not taken:
         return plan
     embed = SFace(models, runtime.workers)
     look = LookEncoder(models, resolve_device(runtime.device), runtime.workers)
-    reader = _part_reader(models, runtime)
+    reader, resting = _part_reader(models, runtime), Resting(places, taken)
     seen: dict[int, list[Scene]] = defaultdict(list)
     free: dict[int, list[Scene]] = defaultdict(list)
-    for frame, track in _decoded(source, wanted):
-        scene = cut_out(frame, track)
-        seen[track.person].append(scene)
-        if is_free(frame, track, reader):
-            free[track.person].append(scene)
+    for frame, track in _decoded(source, _merged(taken, resting.wanted)):
+        scene, parts = cut_out(frame, track), _parts_of(frame, track, reader)
+        if _has(taken, frame.index, track):
+            seen[track.person].append(scene)
+            if _is_free(frame, track, parts):
+                free[track.person].append(scene)
+        if _has(resting.wanted, frame.index, track):
+            resting.see(track.id, scene, parts)
     sources = {}
     for person, scenes in seen.items():
         some = free[person] if len(free[person]) >= LEAST_FREE else scenes
-        taken = evenly(some, SAMPLES)
-        samples = [_sample(scene, embed, look) for scene in taken]
-        sources[person] = replace(_source(samples), rests=_rests(taken, reader))
+        found = _source([_sample(scene, embed, look) for scene in evenly(some, SAMPLES)])
+        numbers = {track.id for track, _ in places[person]} & resting.found.keys()
+        sources[person] = replace(found, rests={number: resting.found[number] for number in numbers})
     return _with_failed(source, replace(plan, sources=sources), models, runtime)
 
 
-def _rests(scenes: Sequence[Scene], reader: PartReader) -> dict[int, AtRest]:
-    """Return how somebody's forehead is shaded at rest, by track: in another shot the light is another."""
-    looks: dict[int, list[wrinkles.Look]] = defaultdict(list)
-    for frame, track in scenes:
-        image, crop_from_frame = frame.image, track.crop_from_frame[0]
-        landmarks = track.landmarks[0].astype(np.float32)
-        if wrinkles.visible(landmarks) > 0:
-            crop = crop_face(image, crop_from_frame)
-            parts = reader.source(image, crop, crop_from_frame, aligned(track, 0))
-            looks[track.id].append(wrinkles.Look(image, landmarks, crop_from_frame, parts))
-    found = {number: wrinkles.at_rest(some) for number, some in looks.items()}
-    return {number: rest for number, rest in found.items() if rest is not None}
+def _merged(one: Wanted, other: Wanted) -> dict[int, list[Track]]:
+    """Return the tracks of both by frame, each once."""
+    return {
+        frame: list({track.id: track for track in (*one.get(frame, ()), *other.get(frame, ()))}.values())
+        for frame in one.keys() | other.keys()
+    }
+
+
+def _has(wanted: Wanted, frame: int, track: Track) -> bool:
+    return any(other.id == track.id for other in wanted.get(frame, ()))
 
 
 def _part_reader(models: ModelStore, runtime: RuntimeSettings) -> PartReader:
@@ -105,12 +111,22 @@ def _part_reader(models: ModelStore, runtime: RuntimeSettings) -> PartReader:
 
 def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
     """Say whether nothing is before a face, or what is will be drawn over."""
+    return _is_free(frame, track, _parts_of(frame, track, reader))
+
+
+def _parts_of(frame: Frame, track: Track, reader: PartReader) -> Float:
+    """Return the part chances of a track's crop, float32 (8, 64, 64)."""
+    row = frame.index - track.start
+    crop_from_frame = track.crop_from_frame[row]
+    crop = crop_face(frame.image, crop_from_frame)
+    return reader.source(frame.image, crop, crop_from_frame, aligned(track, row))
+
+
+def _is_free(frame: Frame, track: Track, parts: Float) -> bool:
     row = frame.index - track.start
     if track.covered is not None and track.covered[row]:
         return True
-    crop_from_frame, landmarks = track.crop_from_frame[row], aligned(track, row)
-    parts = reader.source(frame.image, crop_face(frame.image, crop_from_frame), crop_from_frame, landmarks)
-    return not anything_stays(share_in_front(parts, landmarks), is_bare=False)
+    return not anything_stays(share_in_front(parts, aligned(track, row)), is_bare=False)
 
 
 def _with_failed(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:
@@ -136,7 +152,7 @@ def _with_failed(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
     return replace(plan, sources=sources)
 
 
-def _decoded(source: Path, wanted: dict[int, list[Track]]) -> Iterator[tuple[Frame, Track]]:
+def _decoded(source: Path, wanted: Wanted) -> Iterator[tuple[Frame, Track]]:
     """Yield each wanted frame of a video with each of its tracks."""
     with Decoder(source) as video:
         for frame in video.part(wanted.keys()):

@@ -194,6 +194,8 @@ def test_furrows_are_measured_in_any_light_and_size() -> None:
     assert furrow_depth(double, frontal() * 2) == pytest.approx(deep, rel=0.3)
     assert np.isnan(furrow_depth(skin(FURROW), frontal() * np.float32(0.1)))
     assert np.isfinite(furrow_depth(skin(FURROW), frontal() + np.float32(900))), "past the border"
+    assert np.isnan(furrow_depth(skin(FURROW), frontal(40))), "the nose has a shade of its own"
+    assert np.isfinite(furrow_depth(skin(FURROW), frontal(20)))
 
 
 def test_wrinkles_fade_out_before_frames_that_show_none_by_the_plan() -> None:

@@ -144,6 +144,9 @@ def fine_detail(image: UInt8, landmarks: Float) -> float:
 
 FURROW_EYES_PX = 40.0
 """In faces whose eyes' outer corners lie nearer together no furrow can be seen."""
+FURROW_FRONT = 0.38
+"""Nor is it told from the shade of nose and brows where the root of the nose lies nearer to a corner, in the
+eyes' distance: in heads turned by more than 29 degrees."""
 _FURROW_PX, _FURROW_SIDE, _FURROW_UP = 48, 0.4, 0.05
 """Side of the patch that is looked at, pixels, its side in the eyes' distance, and how far its middle lies
 above that of the root of the nose and the forehead between the brows."""
@@ -151,7 +154,7 @@ _FURROW_PART = np.s_[10:40, 12:36]
 
 
 def furrow_depth(image: UInt8, landmarks: Float) -> float:
-    """Return how deep furrows run up between the brows, standard deviation of log brightness; NaN: too small.
+    """Return how deep furrows run up between the brows, standard deviation of log brightness; NaN: not seen.
 
     Blendshapes hardly tell of them: to the sample clip's brows, drawn together in grief, they give .03 of 1.
 
@@ -163,9 +166,10 @@ def furrow_depth(image: UInt8, landmarks: Float) -> float:
 
     across = landmarks[263] - landmarks[33]
     eyes_px = float(np.hypot(*across))
-    if not eyes_px >= FURROW_EYES_PX:
+    x = across / max(eyes_px, 1e-6)
+    place = float((landmarks[168] - landmarks[33]) @ x) / max(eyes_px, 1e-6)
+    if not (eyes_px >= FURROW_EYES_PX and FURROW_FRONT <= place <= 1 - FURROW_FRONT):
         return float("nan")
-    x = across / eyes_px
     y = np.array([-x[1], x[0]])
     middle = landmarks[[8, 9]].mean(axis=0) - _FURROW_UP * eyes_px * y
     side = _FURROW_SIDE * eyes_px

@@ -124,15 +124,22 @@ def test_hair_is_no_wrinkle(part: int) -> None:
     assert np.abs(darkened(look(skin(FURROW, LINE), parts=parts), resting())).max() == 0
 
 
-def test_between_the_brows_a_shade_is_a_furrow_unless_a_hand_is_known() -> None:
+def test_between_the_brows_a_shade_is_a_furrow_and_a_finger_is_none() -> None:
+    landmarks, rest = frontal(), resting()
+    crop_from_frame = unit_crop_from_frame(landmarks)
+    (x, y), (_, chin) = (
+        apply(crop_from_frame, np.float32(p)) * PARTS_PX for p in (BETWEEN_BROWS, (200, 300))
+    )
+    columns = slice(int(x) - 2, int(x) + 3)
+    for bottom, goes_over in ((y + 3, True), (chin, False)):
+        parts = bare()
+        rows = slice(int(y) - 3, int(bottom))
+        parts[SKIN, rows, columns], parts[OCCLUDER, rows, columns] = 0.1, 0.9
+        change = darkened(look(skin(FURROW), landmarks, parts), rest)
+        assert (around(change, BETWEEN_BROWS).max() > 15) == goes_over
     parts = bare()
-    parts[SKIN], parts[OCCLUDER] = 0.2, 0.8
-    furrowed = look(skin(FURROW, LINE), parts=parts)
-    change = darkened(furrowed, resting())
-    assert around(change, BETWEEN_BROWS).max() > 15
-    assert around(change, FOREHEAD).max() == 0
-    parts[HAND] = 1
-    assert np.abs(darkened(furrowed, resting())).max() == 0
+    parts[SKIN], parts[OCCLUDER] = 0.1, 0.9
+    assert np.abs(darkened(look(skin(FURROW, LINE), landmarks, parts), rest)).max() == 0
 
 
 def test_a_share_of_wrinkles_goes_over() -> None:

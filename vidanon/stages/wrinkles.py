@@ -20,7 +20,7 @@ import numpy.typing as npt
 from vidanon.geometry import apply, compose, fit_affine, invert, picture_from_unit
 from vidanon.stages.mesh import BELOW_BROWS, BRIDGE, FOREHEAD
 from vidanon.stages.outline import brow_mask, filled_hull, grown
-from vidanon.stages.segment import FACE, HAND, OCCLUDER, ramp
+from vidanon.stages.segment import FACE, OCCLUDER, ramp
 from vidanon.types import AtRest, Float, UInt8
 
 EYES_PX = 80
@@ -50,8 +50,9 @@ SHOWS = 0.025
 """Root mean square, over what counts, from which on wrinkles are taken over: relaxed foreheads of four clips
 came to .001 to .025, frowns of the sample clip to .03 to .09."""
 GLABELLA = (9, 8)
-LITTLE = 0.1
-"""Of a hand between the brows, from which on what may be in front there is."""
+PERHAPS, FURROW = 0.3, 0.45
+"""A deep furrow looks like a finger to the segmenter: what may be in front is taken for skin between the
+brows, unless it is larger than a square of this side, in the eyes' distance: fingers hang on a hand."""
 INNER_BROWS = (107, 55, 336, 285)
 TEMPLES = (54, 103, 67, 109, 10, 338, 297, 332, 284)
 RAISED = 0.25
@@ -188,14 +189,13 @@ def _shading(look: Look, landmarks: Float) -> tuple[Float, Float, Float]:
     patch_from_parts = compose(
         patch_from_frame, compose(invert(look.crop_from_frame), invert(picture_from_unit(len(look.parts[0]))))
     )
-    face, before, hand = (
+    face, furrow = (
         np.asarray(cv2.warpAffine(chance, patch_from_parts, size), np.float32)
-        for chance in (look.parts[list(FACE)].sum(axis=0), look.parts[OCCLUDER], look.parts[HAND])
+        for chance in (look.parts[list(FACE)].sum(axis=0), _furrow_like(look))
     )
     shape, places = size[::-1], apply(patch_from_frame, look.landmarks)
     between = grown(filled_hull(landmarks[[*INNER_BROWS, *GLABELLA]], shape), 2 * HAIR_EDGE * EYES_PX)
-    if not (between * hand > LITTLE).any():
-        face = face + between * before  # a deep furrow looks like a finger
+    face = face + between * furrow
     skin = 1 - grown(1 - ramp(face, 0.6, 0.9), HAIR_EDGE * EYES_PX)
     brows = np.maximum(brow_mask(places, shape), brow_mask(landmarks, shape))
     bare = skin * (1 - grown(brows, BROW_EDGE * EYES_PX))
@@ -204,6 +204,19 @@ def _shading(look: Look, landmarks: Float) -> tuple[Float, Float, Float]:
     around, weight = (cv2.GaussianBlur(x, (0, 0), BROAD * EYES_PX) for x in (bare * brightness, bare))
     shade = brightness - around / np.maximum(weight, 1e-3)
     return np.asarray(shade, np.float32), np.asarray(bare, np.float32), brows
+
+
+def _furrow_like(look: Look) -> Float:
+    """Return the chance that something is in front where nothing large is, float32 (64, 64)."""
+    before = look.parts[OCCLUDER]
+    eyes = _eyes_px(apply(look.crop_from_frame, look.landmarks)) * len(before)
+    numbers, areas = cv2.connectedComponentsWithStats((before > PERHAPS).astype(np.uint8), connectivity=8)[
+        1:3
+    ]
+    large = areas[:, cv2.CC_STAT_AREA] >= (FURROW * eyes) ** 2
+    large[0] = False
+    hands = grown(large[numbers].astype(np.float32), HAIR_EDGE * eyes)
+    return np.asarray(before * (1 - hands), np.float32)
 
 
 def _grey(image: UInt8, patch_from_frame: Float, size: tuple[int, int]) -> UInt8:

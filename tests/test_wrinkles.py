@@ -238,7 +238,7 @@ def test_every_track_that_shows_wrinkles_is_looked_at_in_its_own_light() -> None
     for number, image in ((0, skin()), (1, skin(FURROW))):
         for frame in sorted(frames[number]):
             assert number not in resting.found
-            resting.see(number, cut_out(Frame(frame, frame, image), tracks[number]), bare())
+            resting.see(cut_out(Frame(frame, frame, image), tracks[number]), bare())
     assert resting.found.keys() == {0, 1}
     seen = look(skin(FURROW))
     assert darkened(seen, resting.found[0]).max() > 15 > darkened(seen, resting.found[1]).max()

@@ -48,9 +48,11 @@ class Face:
 
     def share_of_wrinkles(self) -> float:
         """Return how much of its wrinkles goes over, 0..1: by the plan none in some frames, few beside."""
-        covered = () if self.track.covered is None else np.flatnonzero(self.track.covered)
-        nearest = np.abs(np.subtract(covered, self.offset)).min(initial=FADE_FRAMES)
-        return float(nearest) / FADE_FRAMES
+        if self.track.covered is None:
+            return 1.0
+        first = max(self.offset - FADE_FRAMES, 0)
+        near = first + np.flatnonzero(self.track.covered[first : self.offset + FADE_FRAMES])
+        return float(np.abs(near - self.offset).min(initial=FADE_FRAMES)) / FADE_FRAMES
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidanon.geometry import nose_to_corner
 from vidanon.types import Float, UInt8
 
 SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze_y")
@@ -169,8 +170,7 @@ def furrow_depth(image: UInt8, landmarks: Float) -> float:
     across = landmarks[263] - landmarks[33]
     eyes_px = float(np.hypot(*across))
     x = across / max(eyes_px, 1e-6)
-    place = float((landmarks[168] - landmarks[33]) @ x) / max(eyes_px, 1e-6)
-    if not (eyes_px >= FURROW_EYES_PX and FURROW_FRONT <= place <= 1 - FURROW_FRONT):
+    if not (eyes_px >= FURROW_EYES_PX and nose_to_corner(landmarks) >= FURROW_FRONT):
         return float("nan")
     y = np.array([-x[1], x[0]])
     middle = landmarks[[8, 9]].mean(axis=0) - _FURROW_UP * eyes_px * y

@@ -212,16 +212,18 @@ def expression_correlations(tracks: dict[int, list[FacePair]]) -> dict[str, floa
         for name, curve in source.items():
             if curve.std() <= _MIN_SIGNAL_STD:
                 continue
-            # A face that does not move at all follows nothing: correlation 0.
-            still = output[name].std() < 1e-6
-            value = 0.0 if still else float(np.corrcoef(curve, output[name])[0, 1])
-            weighted[name].append((value, len(pairs)))
-    return {
-        name: round(sum(r * n for r, n in found) / sum(n for _, n in found), 3)
-        if (found := weighted.get(name))
-        else None
-        for name in SIGNAL_NAMES
-    }
+            weighted[name].append((_follows(curve, output[name]), len(pairs)))
+    return {name: _by_length(weighted[name]) for name in SIGNAL_NAMES}
+
+
+def _follows(source: Float, output: Float) -> float:
+    """Return the correlation of two curves; a face that does not move at all follows nothing: 0."""
+    return 0.0 if output.std() < 1e-6 else float(np.corrcoef(source, output)[0, 1])
+
+
+def _by_length(found: Sequence[tuple[float, int]]) -> float | None:
+    """Average a figure over tracks by their numbers of frames; None without any."""
+    return round(sum(value * n for value, n in found) / sum(n for _, n in found), 3) if found else None
 
 
 def furrow_figures(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]:
@@ -231,20 +233,15 @@ def furrow_figures(tracks: dict[int, list[FacePair]]) -> dict[str, float | None]
         ``furrow``, the correlation over time, and ``furrow_depth``, how far those of the output change for
         each change of the source's: 1 where they get as deep.
     """
-    weighted: list[tuple[float, float, int]] = []
+    follows: list[tuple[float, int]] = []
+    depth: list[tuple[float, int]] = []
     for pairs in tracks.values():
         depths = np.array([pair.furrows for pair in pairs])
         source, output = depths[np.isfinite(depths).all(axis=1)].T
         if len(source) >= _MIN_LOOKS and source.std() > _MIN_FURROW_STD:
-            slope = float(np.cov(source, output, bias=True)[0, 1] / source.var())
-            weighted.append((slope * float(source.std() / max(output.std(), 1e-6)), slope, len(source)))
-    if not weighted:
-        return {"furrow": None, "furrow_depth": None}
-    follows, depth, counts = np.array(weighted).T
-    return {
-        "furrow": round(float(np.average(follows, weights=counts)), 3),
-        "furrow_depth": round(float(np.average(depth, weights=counts)), 3),
-    }
+            follows.append((_follows(source, output), len(source)))
+            depth.append((follows[-1][0] * float(output.std() / source.std()), len(source)))
+    return {"furrow": _by_length(follows), "furrow_depth": _by_length(depth)}
 
 
 def _track_results(tracks: dict[int, list[FacePair]]) -> list[dict[str, Any]]:
@@ -322,6 +319,7 @@ def results_of(tally: Tally) -> dict[str, Any]:
 def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
     """Return how well shape, pose and expression agree, by name; None where nothing could be measured."""
     expression = [np.abs(pair.source.blendshapes - pair.output.blendshapes).mean() for pair in pairs]
+    tracks = _by_face(pairs)
     return {
         "nme": mean_of([pair.nme for pair in pairs]),
         "nme_frontal": mean_of([pair.nme for pair in pairs if np.isfinite(pair.pose_error_deg)]),
@@ -330,8 +328,8 @@ def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
         "mouth_shade_error": mean_of([abs(pair.mouth[0] - pair.mouth[1]) for pair in pairs]),
         "eye_shade_error": mean_of([abs(pair.eyes[0] - pair.eyes[1]) for pair in pairs]),
         "fine_detail": mean_of([pair.fine[1] / max(pair.fine[0], 1e-3) for pair in pairs]),
-        **furrow_figures(_by_face(pairs)),
-        "correlation": expression_correlations(_by_face(pairs)),
+        **furrow_figures(tracks),
+        "correlation": expression_correlations(tracks),
     }
 
 

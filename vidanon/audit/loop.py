@@ -179,7 +179,7 @@ class _Rounds:
     def _suspect(
         self, plan: Plan, summary: RenderSummary, covering: Container[int], failed: Container[int]
     ) -> None:
-        """Have the next audit look at who was only recognised behind something where that is in front."""
+        """Have the next audit look only where something of the source stayed at who was recognised there."""
         suspects = self.memory.suspects
         for track in plan.tracks:
             if track.id in covering and (not self.tried or suspects.get(track.id) is not None):

@@ -56,16 +56,15 @@ class Resting:
                 for frame in frames:
                     self.wanted[frame].append(track)
 
-    def see(self, number: int, scene: Scene, parts: Float) -> None:
+    def see(self, scene: Scene, parts: Float) -> None:
         """Look at a track in one of its wanted frames.
 
         Args:
-            number: of the track.
             scene: the frame with it.
             parts: float32 (8, 64, 64), part chances of its crop.
         """
         frame, track = scene
-        landmarks = _landmarks(track, 0)
+        number, landmarks = track.id, _landmarks(track, 0)
         if wrinkles.visible(landmarks) > 0:
             look = wrinkles.Look(frame.image, landmarks, track.crop_from_frame[0], parts)
             self._looks[number].append(look)

@@ -83,7 +83,7 @@ def with_sources(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeS
             if _is_free(frame, track, parts):
                 free[track.person].append(scene)
         if _has(resting.wanted, frame.index, track):
-            resting.see(track.id, scene, parts)
+            resting.see(scene, parts)
     sources = {}
     for person, scenes in seen.items():
         some = free[person] if len(free[person]) >= LEAST_FREE else scenes
@@ -111,7 +111,7 @@ def _part_reader(models: ModelStore, runtime: RuntimeSettings) -> PartReader:
 
 def is_free(frame: Frame, track: Track, reader: PartReader) -> bool:
     """Say whether nothing is before a face, or what is will be drawn over."""
-    return _is_free(frame, track, _parts_of(frame, track, reader))
+    return _is_covered(frame, track) or _is_free(frame, track, _parts_of(frame, track, reader))
 
 
 def _parts_of(frame: Frame, track: Track, reader: PartReader) -> Float:
@@ -122,11 +122,13 @@ def _parts_of(frame: Frame, track: Track, reader: PartReader) -> Float:
     return reader.source(frame.image, crop, crop_from_frame, aligned(track, row))
 
 
+def _is_covered(frame: Frame, track: Track) -> bool:
+    return track.covered is not None and bool(track.covered[frame.index - track.start])
+
+
 def _is_free(frame: Frame, track: Track, parts: Float) -> bool:
-    row = frame.index - track.start
-    if track.covered is not None and track.covered[row]:
-        return True
-    return not anything_stays(share_in_front(parts, aligned(track, row)), is_bare=False)
+    share = share_in_front(parts, aligned(track, frame.index - track.start))
+    return not anything_stays(share, is_bare=_is_covered(frame, track))
 
 
 def _with_failed(source: Path, plan: Plan, models: ModelStore, runtime: RuntimeSettings) -> Plan:

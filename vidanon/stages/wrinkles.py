@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidanon.geometry import apply, compose, fit_affine, invert, picture_from_unit
-from vidanon.stages.mesh import BELOW_BROWS, BRIDGE, FOREHEAD
+from vidanon.geometry import apply, compose, fit_affine, invert, nose_to_corner, picture_from_unit
+from vidanon.stages.mesh import BELOW_BROWS, FOREHEAD
 from vidanon.stages.outline import brow_mask, filled_hull, grown
 from vidanon.stages.segment import FACE, OCCLUDER, ramp
 from vidanon.types import AtRest, Float, UInt8
@@ -55,7 +55,7 @@ PERHAPS, FURROW = 0.3, 0.45
 """A deep furrow looks like a finger to the segmenter: what may be in front is taken for skin between the
 brows, unless it is larger than a square of this side, in the eyes' distance: fingers hang on a hand."""
 INNER_BROWS = (107, 55, 336, 285)
-TEMPLES = (54, 103, 67, 109, 10, 338, 297, 332, 284)
+HAIR_LINE = FOREHEAD[:9]
 RAISED = 0.25
 """So far the forehead reaches beyond the landmarks at most, in the eyes' distance."""
 TURNED = (0.28, 0.38)
@@ -87,10 +87,8 @@ def visible(landmarks: Float) -> float:
     Args:
         landmarks: float32 (478, 2), of a face, pixels.
     """
-    eyes_px, across = _eyes_px(landmarks), landmarks[263] - landmarks[33]
-    place = float((landmarks[BRIDGE] - landmarks[33]) @ across) / eyes_px**2
-    front = np.interp(min(place, 1 - place), TURNED, (0, 1))
-    return float(np.interp(eyes_px, SEEN_PX, (0, 1)) * front)
+    front = np.interp(nose_to_corner(landmarks), TURNED, (0, 1))
+    return float(np.interp(_eyes_px(landmarks), SEEN_PX, (0, 1)) * front)
 
 
 def at_rest(looks: Sequence[Look]) -> AtRest | None:
@@ -161,7 +159,7 @@ def _counts(landmarks: Float, brows: Float) -> Float:
         landmarks: float32 (478, 2), on the patch.
         brows: float32 (h, w), where they lie.
     """
-    raised = landmarks[list(TEMPLES)] - np.array([0, RAISED * EYES_PX], np.float32)
+    raised = landmarks[list(HAIR_LINE)] - np.array([0, RAISED * EYES_PX], np.float32)
     forehead = filled_hull(np.concatenate([landmarks[[*FOREHEAD, *GLABELLA]], raised]), brows.shape)
     above = landmarks[list(INNER_BROWS)] - np.array([0, FURROWED * EYES_PX], np.float32)
     between = filled_hull(np.concatenate([landmarks[[*INNER_BROWS, *GLABELLA]], above]), brows.shape)

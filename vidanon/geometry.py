@@ -9,6 +9,7 @@ Convention: a transform ``a_from_b`` is float32 (2, 3) and maps column points (x
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from vidanon.types import Float
 
@@ -39,6 +40,24 @@ def compose(a_from_b: Float, b_from_c: Float) -> Float:
     linear = a_from_b[:, :2] @ b_from_c[:, :2]
     offset = a_from_b[:, :2] @ b_from_c[:, 2] + a_from_b[:, 2]
     return np.concatenate([linear, offset[:, None]], axis=1).astype(np.float32)
+
+
+def pixels_around(
+    points: Float, shape: tuple[int, ...], beyond: int = 1
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the part of a picture in which points lie.
+
+    Args:
+        points: float32 (n, 2), pixels.
+        shape: of the picture, (height, width, ...).
+        beyond: 1 for points that are pixels; 0 for corners, which lie between them.
+
+    Returns:
+        First column and row, and those one past the last, (2,) each; one pixel at least, in the picture.
+    """
+    limit = np.array(shape[1::-1])
+    low = np.clip(np.floor(points.min(axis=0)).astype(np.intp), 0, limit - 1)
+    return low, np.clip(np.ceil(points.max(axis=0)).astype(np.intp) + beyond, low + 1, limit)
 
 
 def fit_similarity(source: Float, target: Float) -> Float:

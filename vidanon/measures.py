@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidanon.geometry import nose_to_corner
+from vidanon.geometry import nose_to_corner, pixels_around
 from vidanon.types import Float, UInt8
 
 SIGNAL_NAMES = ("blink", "jawOpen", "mouthSmile", "browInnerUp", "gaze_x", "gaze_y")
@@ -69,9 +69,8 @@ def is_same_picture(first: UInt8, second: UInt8, box: Float) -> bool:
     import cv2
 
     margin = SEEN_AROUND * (box[2:] - box[:2])
-    height, width = first.shape[:2]
-    x0, y0 = np.clip(np.floor(box[:2] - margin).astype(int), 0, [width - 1, height - 1])
-    x1, y1 = np.clip(np.ceil(box[2:] + margin).astype(int), [x0 + 1, y0 + 1], [width, height])
+    corners = np.stack([box[:2] - margin, box[2:] + margin])
+    (x0, y0), (x1, y1) = pixels_around(corners, first.shape, beyond=0)
     one, other = first[y0:y1, x0:x1], second[y0:y1, x0:x1]
     if float(cv2.norm(one, other, cv2.NORM_L1)) / one.size >= SAME_LEVELS:
         return False
@@ -100,9 +99,7 @@ def detail_left(source: UInt8, output: UInt8, landmarks: Float) -> float:
     """
     import cv2
 
-    height, width = source.shape[:2]
-    low = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, [width - 1, height - 1])
-    high = np.clip(np.ceil(landmarks.max(axis=0)).astype(int) + 1, low + 1, [width, height])
+    low, high = pixels_around(landmarks, source.shape)
     face_px = max(float(np.ptp(landmarks[:, 0])), 0.75 * float(np.ptp(landmarks[:, 1])))
     scale = min(DETAIL_FACE_PX / max(face_px, 1.0), 1.0)
     size = np.maximum(np.round((high - low) * scale).astype(int), 1)
@@ -131,9 +128,7 @@ def fine_detail(image: UInt8, landmarks: Float) -> float:
     """
     import cv2
 
-    height, width = image.shape[:2]
-    low = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, [width - 1, height - 1])
-    high = np.clip(np.ceil(landmarks.max(axis=0)).astype(int) + 1, low + 1, [width, height])
+    low, high = pixels_around(landmarks, image.shape)
     grey = cv2.cvtColor(image[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2GRAY).astype(np.float32)
     hull = cv2.convexHull(np.round(landmarks - low).astype(np.int32))
     inside = cv2.fillConvexPoly(np.zeros(grey.shape, np.uint8), hull, 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import InputError
+from vidanon.geometry import pixels_around
 from vidanon.identity.cast import open_cast
 from vidanon.identity.choose import Profile, choose, load_key, mean_vector, spares
 from vidanon.identity.embed import SFace
@@ -255,9 +256,7 @@ def skin_tone(image: UInt8, landmarks: Float) -> Float:
     """
     import cv2
 
-    height, width = image.shape[:2]
-    x0, y0 = np.clip(np.floor(landmarks.min(axis=0)).astype(int), 0, [width - 1, height - 1])
-    x1, y1 = np.clip(np.ceil(landmarks.max(axis=0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
+    (x0, y0), (x1, y1) = pixels_around(landmarks, image.shape)
     region = image[y0:y1, x0:x1]
     mask = np.zeros(region.shape[:2], np.uint8)
     corner = np.array([x0, y0], np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from vidanon.geometry import pixels_around
 from vidanon.stages.colour import LUMA
 from vidanon.stages.mesh import BROWS
 from vidanon.stages.outline import brow_mask
@@ -33,9 +34,8 @@ def below_skin(picture: UInt8, landmarks: Float) -> tuple[tuple[slice, slice], F
     """
     width_px = max(float(np.ptp(landmarks[:, 0])), 1.0)
     points = landmarks[list(BROWS)]
-    limit = np.array(picture.shape[1::-1])
-    low = np.clip(np.floor(points.min(0) - THICK * width_px).astype(int), 0, limit - 1)
-    high = np.clip(np.ceil(points.max(0) + THICK * width_px).astype(int), low + 1, limit)
+    around = np.concatenate([points - THICK * width_px, points + THICK * width_px])
+    low, high = pixels_around(around, picture.shape, beyond=0)
     place = slice(low[1], high[1]), slice(low[0], high[0])
     patch = np.asarray(picture[place], np.float32)
     size = patch.shape[1], patch.shape[0]

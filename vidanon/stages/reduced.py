@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from vidanon.geometry import apply, compose, invert
+from vidanon.geometry import apply, compose, invert, pixels_around
 from vidanon.types import Float, Frame, Scene, Track
 
 SIDE_PX = 320
@@ -54,9 +54,7 @@ def cut_out(frame: Frame, track: Track) -> Scene:
     unit = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
     around = np.float32(0.5) + (1 + 2 * MARGIN) * (unit - np.float32(0.5))
     corners = apply(invert(alone.crop_from_frame[0]), around)
-    height, width = small.image.shape[:2]
-    x0, y0 = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, [width - 1, height - 1])
-    x1, y1 = np.clip(np.ceil(corners.max(axis=0)).astype(int), [x0 + 1, y0 + 1], [width, height])
+    (x0, y0), (x1, y1) = pixels_around(corners, small.image.shape, beyond=0)
     cut_from_small = np.array([[1, 0, -x0], [0, 1, -y0]], np.float32)
     return replace(small, image=small.image[y0:y1, x0:x1].copy()), _moved(alone, cut_from_small)
 

@@ -17,7 +17,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidanon.geometry import apply, compose, fit_affine, invert, nose_to_corner, picture_from_unit
+from vidanon.geometry import (
+    apply,
+    compose,
+    fit_affine,
+    invert,
+    nose_to_corner,
+    picture_from_unit,
+    pixels_around,
+)
 from vidanon.stages.mesh import BELOW_BROWS, FOREHEAD
 from vidanon.stages.outline import brow_mask, filled_hull, grown
 from vidanon.stages.segment import FACE, OCCLUDER, ramp
@@ -243,6 +251,4 @@ def _box(picture_from_patch: Float, patch: tuple[int, ...], picture: tuple[int, 
     """
     height, width = patch[:2]
     ends = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float32)
-    corners, limit = apply(picture_from_patch, ends), np.array(picture[1::-1])
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, limit - 1)
-    return np.stack([low, np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, limit)])
+    return np.stack(pixels_around(apply(picture_from_patch, ends), picture))

@@ -150,6 +150,16 @@ def test_blacked_out_video_with_a_missing_frame_has_no_leak_but_is_incomplete(
     assert result["copy"]["nme"] is None  # only of faces that the result shows
 
 
+def hidden_but_for(clip: Path, target: Path, shown: int) -> Path:
+    """Write a result that shows a face in one frame only."""
+    return reencode(
+        clip,
+        target,
+        ("eq", {"brightness": 0.15, "contrast": 1.2}),  # else it would be found unchanged
+        ("drawbox", {"color": "gray", "t": "fill", "enable": f"not(eq(n,{shown}))"}),
+    )
+
+
 @pytest.mark.parametrize(
     ("suspect", "found"),
     [({}, False), ({0: None}, True), ({0: frozenset(range(3))}, True), ({0: frozenset({40})}, False)],
@@ -164,12 +174,7 @@ def test_who_was_recognised_once_is_looked_for_between_frames_that_show_no_face(
 ) -> None:
     """The face shows in one frame, which is none of those that are always judged."""
     shown = 6
-    hidden = reencode(
-        clip,
-        tmp_path / "hidden.mp4",
-        ("eq", {"brightness": 0.15, "contrast": 1.2}),  # else it would be found unchanged
-        ("drawbox", {"color": "gray", "t": "fill", "enable": f"not(eq(n,{shown}))"}),
-    )
+    hidden = hidden_but_for(clip, tmp_path / "hidden.mp4", shown)
     plan = analyse(clip, load_settings(None, []), store)
     assert plan.tracks[0].id == 0
     memory = Memory(suspects=suspect)
@@ -177,6 +182,18 @@ def test_who_was_recognised_once_is_looked_for_between_frames_that_show_no_face(
     (track,) = result.tracks
     assert not result.leaks
     assert [sample.frame for sample in track.samples if sample.recognised_by] == [shown] * found
+
+
+def test_what_failed_in_an_earlier_result_is_looked_at_again(
+    clip: Path, store: ModelStore, tmp_path: Path
+) -> None:
+    shown = 6
+    hidden = hidden_but_for(clip, tmp_path / "hidden.mp4", shown)
+    plan, memory = analyse(clip, load_settings(None, []), store), Memory(suspects={0: None})
+    for _ in range(2):
+        (track,) = audit(clip, hidden, store, plan=plan, samples=2, memory=memory).tracks
+        assert [sample.frame for sample in track.samples if sample.recognised_by] == [shown]
+        memory.suspects.clear()  # nothing else may lead there
 
 
 def test_videos_of_different_size_are_refused(clip: Path, store: ModelStore, tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 from sample_cut import cut_sample
 
+from vidanon.audit.judge import audit
 from vidanon.compare import evaluate_pair
 from vidanon.models.registry import ModelStore
+from vidanon.plan import analyse
+from vidanon.settings import Settings
 from vidanon.stages.decode import Decoder
+from vidanon.tally import Memory
 
 FRAMES = 16
 
@@ -41,6 +45,18 @@ def output(folder: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert "faces replaced" in done.stdout
     return target
+
+
+def test_who_was_recognised_before_is_looked_at_more_often(folder: Path, output: Path) -> None:
+    source, models = folder / "source.mp4", ModelStore()
+    plan = analyse(source, Settings(), models)
+    counts = [
+        len(
+            audit(source, output, models, plan=plan, samples=2, memory=Memory(suspects=who)).tracks[0].samples
+        )
+        for who in ({}, {0: None})
+    ]
+    assert counts[1] > counts[0]
 
 
 @pytest.fixture(scope="module")

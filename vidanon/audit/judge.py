@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.audit.container import compare_containers
-from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
-from vidanon.audit.sampling import closer_frames, nearness_of, sampled_frames, samples_of
+from vidanon.audit.record import UNCOVERED, Audit, Check, Span, TrackAudit, clock
+from vidanon.audit.sampling import closer_frames, nearness_of, reach_of, sampled_frames, samples_of
 from vidanon.audit.stability import trajectory_correlation
+from vidanon.audit.verdict import Judged, identity_checks, is_masked, recognised_in, verdicts
 from vidanon.audit.watch import Watcher
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
-from vidanon.measures import MASK_DETAIL
 from vidanon.progress import Meter
-from vidanon.recognisers import DLIB, SFACE, Recogniser, fetch_recognisers, recognised_by
+from vidanon.recognisers import DLIB, fetch_recognisers, recognised_by
 from vidanon.stages.landmark import box_iou
 from vidanon.tally import (
     FacePair,
@@ -45,13 +44,15 @@ SAMPLE_EVERY_FRAMES = 5
 """Without a plan, and for faces that no track covers, two frames of so many are judged."""
 CLOSER_SAMPLES, SUSPECT_SAMPLES = 2, 16
 """So many times the usual number of frames is looked at in addition, at most. Where somebody was recognised
-once, that is every frame of some twenty seconds: with 6, two of 268 were missed (lp_d14)."""
+once, that may be every frame of some twenty seconds: with 6, two of 268 were missed (lp_d14)."""
+SUSPECT_TIMES = 2
+"""Somebody who was recognised once is looked at so many times as often to begin with. In six results of which
+every frame was judged 29 failed; the usual number, and those beside what was near, had missed one of them,
+twice as many none, in half of all frames."""
 NEARLY = 0.01
-"""Nearness of a suspect's face that is far from the line: enough to look beside it, after all nearer ones."""
+"""Nearness of what is far from the line, but suspect: enough to look beside it, after all nearer ones."""
 _MATCH_IOU = 0.25
 _LISTED = 4
-Judged = tuple[list[FacePair], list[HiddenFace]]
-"""Faces that the output shows, and places where it shows none."""
 
 
 def audit(
@@ -76,7 +77,8 @@ def audit(
         obscured_at: frames in which a track was obscured, as the renderer says.
         samples: frames per track that the recognisers look at, a third of them with its neighbour; of long
             tracks more; up to twice as many more where a track comes near the line between two people and
-            one, and 16 times where somebody was recognised in an earlier result.
+            one. Where somebody was recognised in an earlier result, twice as many to begin with, and up to 16
+            times as many more.
         progress: called with (frames done, frames stated).
         memory: of the last audit of the same source, taken over and brought up to date.
 
@@ -86,7 +88,7 @@ def audit(
     """
     memory = memory or Memory()
     used = fetch_recognisers(models)
-    tracks = _Tracks(plan, samples, obscured_at or {})
+    tracks = _Tracks(plan, samples, obscured_at or {}, memory)
     watcher = Watcher()
     tally = compare_videos(source, output, models, tracks.judged, workers, used, watcher, progress, memory)
     leaks = tracks.leaks(tally)
@@ -106,7 +108,7 @@ def audit(
     if DLIB not in used:
         notes += ("dlib's recogniser did not judge: install dlib-bin",)
     container, container_checks = compare_containers(source, output, tally)
-    checks = (*container_checks, _coverage(leaks, tally), *_identity(results, used))
+    checks = (*container_checks, _coverage(leaks, tally), *identity_checks(results, used))
     found = Audit(
         source=source,
         output=output,
@@ -129,12 +131,19 @@ def audit(
 class _Tracks:
     """Which track a source face belongs to, and whether it is to be judged."""
 
-    def __init__(self, plan: Plan | None, samples: int, obscured_at: dict[int, list[int]]) -> None:
+    def __init__(
+        self, plan: Plan | None, samples: int, obscured_at: dict[int, list[int]], memory: Memory
+    ) -> None:
         self.plan = plan
+        self._again = {face.frame for faces in memory.faces.values() for face in faces if _failed(face)}
         self._samples = {UNCOVERED: samples}
         self._samples |= {track.id: samples_of(track, samples) for track in (plan.tracks if plan else ())}
         self._wanted = {
-            track.id: sampled_frames(track, samples, obscured_at.get(track.id, ()))
+            track.id: sampled_frames(
+                track,
+                samples * (SUSPECT_TIMES if memory.suspects.get(track.id, ()) is None else 1),
+                obscured_at.get(track.id, ()),
+            )
             for track in (plan.tracks if plan else ())
         }
         detect = plan.settings.get("detect", {}) if plan else {}
@@ -161,7 +170,7 @@ class _Tracks:
             return False
         if track == UNCOVERED:
             return frame % SAMPLE_EVERY_FRAMES < 2
-        return frame in self._wanted[track]
+        return frame in self._wanted[track] or frame in self._again
 
     def _left(self, frame: int, box: Float) -> bool:
         """Say whether a face stays as it is because the user wants it (and no treated face overlaps more)."""
@@ -210,16 +219,24 @@ class _Tracks:
     ) -> dict[int, list[Float]]:
         """Return the faces to be judged beside those that came near the line, boxes (4,) by frame.
 
-        Where somebody was recognised in an earlier result, what is not masked of the track counts as near, or
-        of those of its frames in which that may happen again. Without a plan enough was judged already.
+        Where somebody was recognised in an earlier result, what shows no face now and no mask either counts
+        as near; if that was only behind something, what shows a face in these frames. Without a plan enough
+        was judged already.
         """
         wanted: dict[int, list[Float]] = defaultdict(list)
         for number, (pairs, hidden) in numbered.items() if self.plan else ():
             masked = set(obscured_at.get(number, ()))
-            far = partial(_least_nearness, suspects.get(number, frozenset()))
-            nearness = {face.frame: -1.0 if face.frame in masked else far(face.frame) for face in hidden}
+            suspect = suspects.get(number, frozenset())
+            reach = reach_of([pair for pair in pairs if not is_masked(pair, masked)])
+            nearness = {
+                face.frame: _least_nearness(suspect, face.frame) if face.frame not in masked else -np.inf
+                for face in hidden
+            }
             nearness |= {
-                p.frame: -1.0 if _is_masked(p, masked) else max(nearness_of(p), far(p.frame)) for p in pairs
+                p.frame: -np.inf
+                if is_masked(p, masked)
+                else max(nearness_of(p, reach), _least_nearness(suspect or frozenset(), p.frame))
+                for p in pairs
             }
             budget = self._samples[number] * (SUSPECT_SAMPLES if number in suspects else CLOSER_SAMPLES)
             for frame in closer_frames(nearness, budget):
@@ -235,6 +252,10 @@ class _Tracks:
         named = {self._faces.get(face, UNCOVERED): jpeg for face, jpeg in by_face.items()}
         named.pop(UNCOVERED, None)
         return named
+
+
+def _failed(face: FacePair | HiddenFace) -> bool:
+    return isinstance(face, FacePair) and bool(recognised_by(face.scores))
 
 
 def _least_nearness(suspect: frozenset[int] | None, frame: int) -> float:
@@ -253,11 +274,7 @@ def _track_audit(
 ) -> TrackAudit:
     masked = set((obscured_at or {}).get(number, ()))
     pairs = faces[0]  # figures come from frames that were not picked for what they show
-    samples = sorted(
-        [_seen(pair, times_s, masked) for pair in [*pairs, *again[0]]]
-        + [_unseen(face, times_s, masked) for face in [*faces[1], *again[1]]],
-        key=lambda sample: sample.frame,
-    )
+    samples = verdicts([*pairs, *again[0]], [*faces[1], *again[1]], times_s, masked)
     planned = next((t for t in tracks.plan.tracks if t.id == number), None) if tracks.plan else None
     if planned is not None:
         start, end, person = planned.start, planned.end - 1, planned.person
@@ -272,15 +289,9 @@ def _track_audit(
         end_s=times_s[min(end, last)],
         frames=end - start + 1,
         obscured=None if obscured_at is None else len(obscured_at.get(number, ())),
-        samples=tuple(samples),
+        samples=samples,
         figures=_figures(pairs, levels),
     )
-
-
-def _seen(pair: FacePair, times_s: list[float], masked: set[int]) -> Sample:
-    shown = not _is_masked(pair, masked)
-    scores = pair.scores if shown else {SFACE.name: pair.similarity}
-    return Sample(pair.frame, times_s[pair.frame], scores, shown, _recognised_by(pair, masked))
 
 
 def _beside(judged: list[dict[int, Judged]], obscured_at: dict[int, list[int]]) -> dict[int, list[Float]]:
@@ -289,30 +300,9 @@ def _beside(judged: list[dict[int, Judged]], obscured_at: dict[int, list[int]]) 
     for number, (pairs, _) in chain.from_iterable(by_track.items() for by_track in judged):
         masked = set(obscured_at.get(number, ()))
         for pair in pairs:
-            if _recognised_by(pair, masked) and (number == UNCOVERED or pair.frame in masked):
+            if recognised_in(pair, masked) and (number == UNCOVERED or pair.frame in masked):
                 boxes[pair.frame].append(pair.box)
     return dict(boxes)
-
-
-def _is_masked(pair: FacePair, masked: set[int]) -> bool:
-    """Say whether the mask was drawn in the frame, and whether the picture is as void as it leaves a face."""
-    return pair.frame in masked and pair.detail < MASK_DETAIL
-
-
-def _recognised_by(pair: FacePair, masked: set[int]) -> tuple[str, ...]:
-    """Name the recognisers that take both for one person.
-
-    Where the mask lies over the face, detectors find one in its blots all the same, and recognisers then
-    compare hat and hair around it.
-    """
-    return () if _is_masked(pair, masked) else recognised_by(pair.scores)
-
-
-def _unseen(face: HiddenFace, times_s: list[float], masked: set[int]) -> Sample:
-    """A place without a face. Under the mask SFace only compares light and shade: dark is like dark."""
-    scores = {SFACE.name: face.similarity}
-    known = () if face.frame in masked else recognised_by(scores)
-    return Sample(face.frame, times_s[face.frame], scores, False, known)
 
 
 def _figures(pairs: list[FacePair], levels: list[tuple[float, float]]) -> dict[str, float | None]:
@@ -358,32 +348,6 @@ def _coverage(leaks: dict[int, list[Float]], tally: Tally) -> Check:
     moments = ", ".join(clock(tally.times_s[frame]) for frame in list(leaks)[:_LISTED])
     more = ", ..." if len(leaks) > _LISTED else ""
     return Check("coverage", False, f"an original face is left in {len(leaks)} frames (at {moments}{more})")
-
-
-def _identity(results: tuple[TrackAudit, ...], used: tuple[Recogniser, ...]) -> list[Check]:
-    """One check per recogniser: the worst frame of each track decides."""
-    checks = []
-    for recogniser in used:
-        failed = [_failure(result, recogniser) for result in results]
-        failed = [text for text in failed if text]
-        judged = sum(len(result.samples) for result in results)
-        listed = ", ".join(failed[:_LISTED]) + (", ..." if len(failed) > _LISTED else "")
-        detail = f"still recognisable: {listed}" if failed else f"nobody recognised in {judged} faces"
-        checks.append(Check(f"identity ({recogniser.name})", not failed, detail))
-    return checks
-
-
-def _failure(result: TrackAudit, recogniser: Recogniser) -> str:
-    moments = [sample for sample in result.samples if recogniser.name in sample.recognised_by]
-    if not moments:
-        return ""
-    who = f"track {result.track}" if result.track != UNCOVERED else "a face outside all tracks"
-    worst = min((sample.scores[recogniser.name] for sample in moments), key=recogniser.margin)
-    side = "below" if recogniser.by_distance else "above"
-    value = f"{worst:.2f} {side} {recogniser.same_person:.2f}"
-    at = clock(moments[0].time_s)
-    span = at if len(moments) == 1 else f"{at} to {clock(moments[-1].time_s)}"
-    return f"{who} at {span} ({value})"
 
 
 def _spans(

@@ -7,12 +7,12 @@ two people and one; the frames around these are then looked at as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from vidanon.recognisers import margins_of
+from vidanon.recognisers import RECOGNISERS, Recogniser, margins_of
 from vidanon.tally import FacePair
 from vidanon.types import Track
 
@@ -29,6 +29,9 @@ NEAR = 0.12
 """A face that comes so near the threshold may cross it a few frames away: dlib's distance of a small, turned
 face moves by .11 from one frame to the next in one case of twenty. With .08 for SFace three frames of a face
 of 30 px in poor light were missed."""
+JUMPS, LEAST_STEPS = 2.5, 3
+"""Where a recogniser's verdict jumps, what is near is so many times what it moves from one frame to the next,
+if so many steps are known. SFace gave a dark face of 57 px behind a hand .35, .39, .21 in three frames."""
 
 
 def sampled_frames(track: Track, samples: int, masked: Collection[int] = ()) -> set[int]:
@@ -68,9 +71,34 @@ def _runs(frames: set[int]) -> list[range]:
     return [range(a, b + 1) for a, b in zip(first, last, strict=True)]
 
 
-def nearness_of(pair: FacePair) -> float:
-    """Return how near a face comes to the line: 1 on it, 0 at the distance from which nobody looks closer."""
-    return max(1 - margin / NEAR for margin in margins_of(pair.scores).values())
+def reach_of(pairs: Sequence[FacePair]) -> dict[Recogniser, float]:
+    """Return how near the line a face of a track has to come to be looked at more closely.
+
+    Args:
+        pairs: all that were judged of the track, in the order of frames.
+
+    Returns:
+        Margins, as in :meth:`vidanon.recognisers.Recogniser.margin`, at least ``NEAR``.
+    """
+    neighbours = [(a, b) for a, b in pairwise(pairs) if b.frame - a.frame == 1]
+    reach = dict.fromkeys(RECOGNISERS, NEAR)
+    for recogniser in RECOGNISERS:
+        name = recogniser.name
+        both = [(a.scores, b.scores) for a, b in neighbours if name in a.scores and name in b.scores]
+        steps = [after[name] - before[name] for before, after in both]
+        if len(steps) >= LEAST_STEPS:
+            reach[recogniser] = max(NEAR, JUMPS * float(np.sqrt(np.mean(np.square(steps)))))
+    return reach
+
+
+def nearness_of(pair: FacePair, reach: Mapping[Recogniser, float]) -> float:
+    """Return how near a face comes to the line: 1 on it, 0 at the distance from which nobody looks closer.
+
+    Args:
+        pair: what was judged.
+        reach: that distance, see :func:`reach_of`.
+    """
+    return max(1 - margin / reach[who] for who, margin in margins_of(pair.scores).items())
 
 
 def closer_frames(nearness: dict[int, float], budget: int) -> list[int]:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from vidanon.audit import loop
 from vidanon.audit.plots import Curve, curve_svg
 from vidanon.audit.record import UNCOVERED, Audit, Check, Sample, Span, TrackAudit, clock
+from vidanon.audit.rehearsal import Rehearsal
 from vidanon.audit.remedy import bared, obscured, remedy
 from vidanon.audit.report import report_record, write_report
-from vidanon.audit.sampling import closer_frames, sampled_frames
+from vidanon.audit.sampling import closer_frames, nearness_of, reach_of, sampled_frames
 from vidanon.audit.stability import flicker
 from vidanon.calibrate import calibrate, operating_points
 from vidanon.errors import InputError, OutputError
@@ -32,8 +33,10 @@ from vidanon.models.registry import ModelStore
 from vidanon.models.thresholds import calibration
 from vidanon.recognisers import DLIB, RECOGNISERS, recognised_by
 from vidanon.redraw import Drawn
+from vidanon.rendersummary import RenderSummary
 from vidanon.settings import Settings, load_settings
 from vidanon.stages.obscure import obscure
+from vidanon.tally import FacePair, FaceReading
 from vidanon.types import Float, IdentityCode, Plan, Track, VideoInfo
 
 FRAMES = 40
@@ -259,6 +262,23 @@ def test_where_a_face_comes_near_the_line_the_frames_around_are_judged_too() -> 
     assert closer_frames({0: -1.0, 50: -0.1}, budget=40) == []
 
 
+def judged_pair(frame: int, sface: float, dlib: float) -> FacePair:
+    nothing = np.zeros(4, np.float32)
+    seen = FaceReading(nothing, np.zeros((478, 2), np.float32), nothing, nothing, {}, 0.0)
+    return FacePair(frame, 0, {"SFace": sface, "EdgeFace": 0.0, "dlib": dlib}, 0.0, 0.0, seen, seen, 1.0)
+
+
+def test_where_likeness_jumps_from_frame_to_frame_less_near_is_near() -> None:
+    steady = [judged_pair(frame, 0.2, 0.7) for frame in (0, 1, 10, 11, 20, 21, 30, 31)]
+    jumping = [judged_pair(frame, 0.2 - 0.1 * (frame % 2), 0.7) for frame in (0, 1, 10, 11, 20, 21, 30, 31)]
+    apart = [judged_pair(frame, 0.2 - 0.01 * frame, 0.7) for frame in (0, 10, 20, 30)]
+    assert nearness_of(steady[0], reach_of(steady)) < 0
+    assert nearness_of(steady[0], reach_of(jumping)) > 0
+    assert nearness_of(steady[0], reach_of(apart)) < 0, "frames far apart may differ as they like"
+    assert nearness_of(steady[0], reach_of([])) < 0
+    assert reach_of(jumping)[DLIB] == reach_of(steady)[DLIB], "each recogniser by itself"
+
+
 class _Studio:
     """Stands in for renderer and audit: the result passes once the faces in ``safe`` are used."""
 
@@ -278,6 +298,14 @@ class _Studio:
         monkeypatch.setattr("vidanon.redraw.redraw", self.redraw)
         monkeypatch.setattr(loop, "audit", self.audit)
         monkeypatch.setattr(loop, "prefer_where_it_failed", self.prefer)
+        self.rehearsed: list[Plan] = []
+        self.suspects: list[dict[int, Any]] = []
+
+    def rehearse(self, source: Path, plan: Plan, *_: Any) -> Rehearsal:
+        self.rehearsed.append(plan)
+        fine = plan.identities[0].name == self._safe
+        found = make_audit({0: [] if fine else self._failing}, judged=range(0, FRAMES, 10))
+        return Rehearsal(plan, found.tracks, RenderSummary(kept_at={0: self._hands}))
 
     def prefer(self, source: Path, plan: Plan, frames: dict[int, list[int]], *rest: Any) -> Plan:
         assert frames == {0: self._failing}
@@ -295,8 +323,9 @@ class _Studio:
         kept_at = {0: self._hands} if plan.tracks[0].covered is None else {}
         return SimpleNamespace(seconds={"generate": 1.0}, obscured_at={}, kept_at=kept_at, notes=())
 
-    def audit(self, *_: Any) -> Audit:
+    def audit(self, *given: Any) -> Audit:
         plan = self.drawn[-1]
+        self.suspects.append(dict(given[-1].suspects))
         fine = plan.identities[0].name == self._safe or hidden_frames(plan.tracks[0])
         return make_audit() if fine else make_audit({0: self._failing})
 
@@ -360,6 +389,35 @@ def test_a_face_is_led_further_as_it_is_while_that_helps(
     assert tried[:5] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("safe", "rehearsed", "drawn"),
+    [("first 0", 1, 1), ("spare 0 0", 2, 1), ("spare 1 0", 3, 1), ("nobody", 3, 2)],
+)
+def test_a_face_that_fails_in_some_frames_is_not_drawn_in_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, safe: str, rehearsed: int, drawn: int
+) -> None:
+    studio = _Studio(monkeypatch, safe, hands=())
+    monkeypatch.setattr(loop, "rehearse", studio.rehearse)
+    target = tmp_path / "b.mp4"
+    result = loop.render_until_safe(Path("a"), make_plan(make_track()), target, Settings(), ModelStore())
+    assert result.audit is not None and result.audit.passed
+    assert len(studio.rehearsed) == rehearsed
+    assert len(studio.drawn) == result.rounds == drawn, "where nobody is safe, drawn with masks in the end"
+    assert studio.drawn[0].identities[0].name == ("spare 1 0" if safe == "nobody" else safe)
+    assert studio.suspects[0] == ({} if safe == "first 0" else {0: None}), "then all of it is looked at"
+
+
+def test_who_is_recognised_behind_hands_only_is_left_to_the_audit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    studio = _Studio(monkeypatch, "nobody", hands=[10])
+    monkeypatch.setattr(loop, "rehearse", studio.rehearse)
+    target = tmp_path / "b.mp4"
+    loop.render_until_safe(Path("a"), make_plan(make_track()), target, Settings(), ModelStore())
+    assert studio.drawn[0].identities[0].name == "first 0"
+    assert studio.drawn[1].tracks[0].covered is not None, "the audit knows where else"
+
+
 def test_hands_are_covered_before_a_face_is_obscured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     studio = _Studio(monkeypatch, "nobody")
     settings = load_settings(None, ["audit.rounds=3"])
@@ -379,13 +437,13 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     loop.render_until_safe(Path("a"), make_plan(make_track()), tmp_path / "b.mp4", settings, ModelStore())
     assert all(plan.tracks[0].covered is None for plan in studio.drawn)
     plan = make_plan(make_track())
-    assert bared(plan, make_audit({0: [10, 12]}), {0: [10, 11]}) == {}, "nothing is before 12"
+    assert bared(plan, make_audit({0: [10, 12]}).tracks, {0: [10, 11]}) == {}, "nothing is before 12"
     found = make_audit({0: [10]})
     samples = [
         replace(x, scores={**x.scores, "dlib": 0.57}) if x.frame == 30 else x for x in found.tracks[0].samples
     ]
     found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(samples)),))
-    (better,) = bared(plan, found, {0: [10]}).values()
+    (better,) = bared(plan, found.tracks, {0: [10]}).values()
     assert better.covered is not None
     assert better.covered[[10, 30]].all(), "so near the line it may fail between two samples"
     assert not better.covered[[20, 39]].any()

@@ -9,7 +9,7 @@ there; where anything differs, further looks half way tell where, down to every 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -427,13 +427,38 @@ def judge_again(
         ModelsError: a model, or dlib where asked for, is missing.
     """
     memory = memory or Memory()
-    comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory)
-    pairs: list[FacePair] = []
-    hidden: list[HiddenFace] = []
-    with opened(source, output, memory) as videos, worker_pool(workers) as pool:
+    with opened(source, output, memory) as videos:
         source_frames, output_frames = (video.part(wanted) for video in videos[:2])
         earlier = repeat(None) if videos[2] is None else videos[2].part(wanted)
         asked = zip(source_frames, output_frames, earlier, strict=False)
+        return judge_frames(asked, models, wanted, workers, recognisers, memory)
+
+
+def judge_frames(
+    asked: Iterable[Frames],
+    models: ModelStore,
+    wanted: Mapping[int, list[Float]],
+    workers: int = 2,
+    recognisers: tuple[Recogniser, ...] = RECOGNISERS,
+    memory: Memory | None = None,
+) -> tuple[list[FacePair], list[HiddenFace]]:
+    """Compare some faces of frames of the source with what was made of them.
+
+    Args:
+        asked: the frames, those of an earlier result where it is remembered.
+        models: where the models are.
+        wanted: boxes (4,) of the source's faces, by frame.
+        workers: threads.
+        recognisers: those that judge, SFace among them.
+        memory: as in :func:`compare_videos`.
+
+    Raises:
+        ModelsError: a model, or dlib where asked for, is missing.
+    """
+    comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory or Memory())
+    pairs: list[FacePair] = []
+    hidden: list[HiddenFace] = []
+    with worker_pool(workers) as pool:
         looks = ordered_map(
             pool, lambda some: comparison.judge(some, wanted[some[0].index]), asked, workers + 1
         )

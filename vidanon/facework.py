@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,13 @@ class Work:
 
     frame: Frame
     faces: dict[int, Face]
+
+
+def outcome(faces: Mapping[int, Face]) -> tuple[int, list[int], list[int]]:
+    """Return how many faces there are, the tracks obscured, and those with something of the source's left."""
+    obscured = [key for key, face in faces.items() if not face.show]
+    kept = [key for key, face in faces.items() if face.show and face.keeps_anything()]
+    return len(faces), obscured, kept
 
 
 def half_way(window: list[Work], center: int, step: int) -> Iterator[tuple[int, Face, Face, Face]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 Meter = Callable[[int, int], None]
 """Called with what is done, and what there is in all, or 0 where that is not known: frames mostly."""
 Progress = Callable[[str, int, int], None]
-"""Called with the name of the pass ("analyse", "render", "audit") and what a :data:`Meter` is called with."""
+"""Called with the name of the pass ("analyse", "rehearse", "render", "audit") and what a meter gets."""
 
 
 def meter(progress: Progress | None, name: str) -> Meter | None:

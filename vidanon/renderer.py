@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidanon.errors import SettingsError
-from vidanon.facework import Face, Work, half_way
+from vidanon.facework import Face, Work, half_way, outcome
 from vidanon.geometry import apply, apply_each, compose, invert, picture_from_unit
 from vidanon.identity.estrange import Placed, Scenes
 from vidanon.identity.keep import Aim
@@ -148,9 +148,7 @@ class Renderer:
                 with summary.timed("encode"):
                     shown = [face for face in faces.values() if face.show]
                     encoder.write(frame, [face.track.boxes[face.offset] for face in shown])
-                obscured = [key for key, face in faces.items() if not face.show]
-                kept = [key for key, face in faces.items() if face.show and face.keeps_anything()]
-                summary.count(frame.index, len(faces), obscured, kept)
+                summary.count(frame.index, *outcome(faces))
                 if progress is not None:
                     progress(summary.frames, total)
         return summary
@@ -182,16 +180,20 @@ class Renderer:
             The picture, and for the tracks in it whose new face passed the gate how much of forehead
             or brows had to be cleared of new hair, 0..1; the others are obscured.
         """
-        work = self.generate(self.encode_attributes(frame, tracks))
-        for face in work.faces.values():
-            face.show, face.bare = face.passes, face.is_bare([face.in_front], 0)
-        image = self.composite(work).image
+        image, faces = self.alone(frame, tracks)
         hair = {}
-        for key, face in work.faces.items():
+        for key, face in faces.items():
             if face.show and face.picture is not None and face.landmarks is not None:
                 assert face.parts is not None  # as for every face that is shown
                 hair[key] = segment.fallen_hair(face.picture, face.landmarks, face.parts)
         return image, hair
+
+    def alone(self, frame: Frame, tracks: Container[int]) -> tuple[UInt8, dict[int, Face]]:
+        """Draw some tracks in one frame as :meth:`still` does; return the picture and what was drawn."""
+        work = self.generate(self.encode_attributes(frame, tracks))
+        for face in work.faces.values():
+            face.show, face.bare = face.passes, face.is_bare([face.in_front], 0)
+        return self.composite(work).image, work.faces
 
     def encode_attributes(self, frame: Frame, tracks: Container[int] | None = None) -> Work:
         """Find w for every face of a frame (or those of some tracks only) that has landmarks."""

@@ -17,6 +17,7 @@ from sample_cut import cut_sample
 
 import vidanon.plan
 from vidanon import api
+from vidanon.audit import rehearsal
 from vidanon.audit.judge import audit
 from vidanon.cli import main
 from vidanon.errors import ExitCode
@@ -123,6 +124,29 @@ def test_a_mapper_that_returns_the_source_is_obscured_in_the_end(
     assert (summary.replaced, summary.obscured) == (0, FRAMES)
     assert summary.audit is not None and summary.audit.passed
     assert report.is_file() and report.with_suffix(".json").is_file()
+
+
+def rehearsed(source: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Return frame and verdict of every sample of a rehearsal in which a third of the frames is drawn."""
+    monkeypatch.setattr(rehearsal, "SHORTEST_FRAMES", FRAMES)
+    monkeypatch.setattr(rehearsal, "EVERY_FRAMES", 3)
+    found = rehearsal.rehearse(source, plan, load_settings(None, QUICK), ModelStore())
+    assert found is not None and found.plan.sources
+    return [(sample.frame, bool(sample.recognised_by)) for track in found.tracks for sample in track.samples]
+
+
+def test_a_rehearsal_that_nobody_is_recognised_in_goes_on(
+    source: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rehearsed(source, plan, monkeypatch) == [(0, False), (4, False), (7, False), (11, False)]
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_a_mapper_that_returns_the_source_fails_in_the_rehearsal(
+    source: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = rehearsed(source, replace(plan, sources={}), monkeypatch)
+    assert verdicts == [(0, True), (4, True), (7, True), (11, True)]
 
 
 @pytest.mark.usefixtures("mirrored")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidanon.audit.judge import audit
 from vidanon.audit.preview import prefer_where_it_failed
-from vidanon.audit.record import UNCOVERED, Audit
-from vidanon.audit.remedy import bared, remedy
+from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
+from vidanon.audit.rehearsal import rehearse
+from vidanon.audit.remedy import bared, remedy, with_next_faces
 from vidanon.progress import Meter, Progress, meter
 from vidanon.stages.synthesize import let_generator_go
 from vidanon.stages.workers import release_memory
@@ -105,6 +106,8 @@ class _Rounds:
     memory: Memory = field(default_factory=Memory)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tried: list[tuple[Plan, Audit]] = field(default_factory=list)
+    changes: int = 0
+    shares: dict[int, float] = field(default_factory=dict)
     before: Drawn | None = None
 
     def run(self, plan: Plan) -> Rendered:
@@ -112,6 +115,7 @@ class _Rounds:
         from vidanon.redraw import Drawn
 
         for number in range(self.settings.audit.rounds + 1):
+            plan = self._rehearsed(plan, number)
             summary = self._made(plan, number)
             if not self.settings.audit.enabled:
                 return Rendered(plan, summary, None, 1, self.seconds)
@@ -124,6 +128,30 @@ class _Rounds:
             self.memory.output = self.before.path
             plan = better
         return result
+
+    def _rehearsed(self, plan: Plan, number: int) -> Plan:
+        """Return the plan with faces that pass in some frames, as far as others may still be tried."""
+        while self.settings.audit.enabled and not self._is_late(number):
+            started = time.monotonic()
+            what = self.source, plan, self.settings, self.models, self._meter("rehearse", number)
+            found = rehearse(*what)
+            self.seconds["rehearse"] += time.monotonic() - started
+            if found is None:
+                break
+            plan = found.plan
+            # Who fails only where something is before the face is left to the audit, which sees how far.
+            waiting = {track.person for track in bared(plan, found.tracks, found.summary.kept_at).values()}
+            tracks = [track for track in found.tracks if track.person not in waiting]
+            failed = _recognised(tracks)
+            if not failed:
+                break
+            self.memory.suspects |= {track.track: None for track in tracks if track.failing}
+            better = with_next_faces(self._reordered(plan, tracks, failed), failed)
+            self._note(tracks)
+            if better.identities == plan.identities:
+                break
+            plan = better
+        return plan
 
     def _made(self, plan: Plan, number: int) -> RenderSummary:
         from vidanon.redraw import redraw
@@ -162,19 +190,34 @@ class _Rounds:
         last = self.settings.audit.rounds
         if number == last:
             return None
-        late = number > OTHER_FACES or number + 2 >= last
-        covering = bared(plan, found, summary.kept_at) if number + 1 < last else {}
+        late = self._is_late(number)
+        covering = bared(plan, found.tracks, summary.kept_at) if number + 1 < last else {}
         waiting = {track.person for track in covering.values()}
-        failed = {person: some for person, some in _recognised(found).items() if person not in waiting}
+        failed = {person: some for person, some in _recognised(found.tracks).items() if person not in waiting}
         self._suspect(plan, summary, covering, failed)
         if failed and not late:
-            started = time.monotonic()
-            slight = {person for person in failed if self._is_slight(plan, found, person)}
-            plan = prefer_where_it_failed(self.source, plan, failed, self.settings, self.models, slight)
-            self.seconds["choose"] += time.monotonic() - started
+            plan = self._reordered(plan, found.tracks, failed)
         better = remedy(plan, found, obscure_only=late, earlier=self.tried, covering=covering)
         self.tried.append((plan, found))
+        self._note(found.tracks)
         return better
+
+    def _is_late(self, number: int) -> bool:
+        """Say whether no other faces are tried any more."""
+        return self.changes > OTHER_FACES or number + 2 >= self.settings.audit.rounds
+
+    def _reordered(self, plan: Plan, tracks: Sequence[TrackAudit], failed: dict[int, list[int]]) -> Plan:
+        """Return the plan with those spare faces first that hide who was recognised, and where."""
+        started = time.monotonic()
+        slight = {person for person in failed if self._is_slight(plan, tracks, person)}
+        plan = prefer_where_it_failed(self.source, plan, failed, self.settings, self.models, slight)
+        self.seconds["choose"] += time.monotonic() - started
+        return plan
+
+    def _note(self, tracks: Sequence[TrackAudit]) -> None:
+        """Remember how often everyone was recognised."""
+        self.changes += 1
+        self.shares |= {track.person: _share_recognised(tracks, track.person) for track in tracks}
 
     def _suspect(
         self, plan: Plan, summary: RenderSummary, covering: Container[int], failed: Container[int]
@@ -187,10 +230,10 @@ class _Rounds:
             elif track.id in suspects and track.person in failed:
                 suspects[track.id] = None
 
-    def _is_slight(self, plan: Plan, found: Audit, person: int) -> bool:
+    def _is_slight(self, plan: Plan, tracks: Sequence[TrackAudit], person: int) -> bool:
         """Say whether somebody was recognised in few frames, and in far fewer than before the last nudge."""
-        face, share = plan.identities[person], _share_recognised(found, person)
-        if face.nudged and share > HELPS * _share_recognised(self.tried[-1][1], person):
+        face, share = plan.identities[person], _share_recognised(tracks, person)
+        if face.nudged and share > HELPS * self.shares.get(person, 0.0):
             return False
         return share <= (SLIGHT_AGAIN if face.refused else SLIGHT)
 
@@ -199,18 +242,18 @@ class _Rounds:
         return meter(self.progress, f"{name} {number + 1}" if number else name)
 
 
-def _recognised(found: Audit) -> dict[int, list[int]]:
+def _recognised(tracks: Sequence[TrackAudit]) -> dict[int, list[int]]:
     """Return the frames in which somebody was recognised, in order, by person."""
     frames: dict[int, set[int]] = {}
-    for track in found.tracks:
+    for track in tracks:
         if track.failing and track.person != UNCOVERED:
             frames.setdefault(track.person, set()).update(sample.frame for sample in track.failing)
     return {person: sorted(some) for person, some in frames.items()}
 
 
-def _share_recognised(found: Audit, person: int) -> float:
+def _share_recognised(tracks: Sequence[TrackAudit], person: int) -> float:
     """Return the share of the samples of somebody in which they were recognised, 0..1."""
-    mine = [track for track in found.tracks if track.person == person]
+    mine = [track for track in tracks if track.person == person]
     return sum(len(track.failing) for track in mine) / max(sum(len(track.samples) for track in mine), 1)
 
 

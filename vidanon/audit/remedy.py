@@ -57,19 +57,17 @@ def remedy(
         for frame in audit.leaks.keys() | audit.beside.keys()
     }
     leaking = _leaking_tracks(plan, left)
-    identities, spares = dict(plan.identities), dict(plan.spares)
-    tracks, changed = [], False
+    tracks: list[Track] = []
     settled: dict[int, dict[int, TrackAudit]] = {}
     recognised = {t.person for t in plan.tracks if t.id in failing and t.id not in leaking}
     recognised -= {track.person for track in covering.values()}
-    for person in sorted(recognised & plan.identities.keys()):
-        if not obscure_only and spares.get(person):
-            identities[person], *rest = spares[person]
-            spares[person] = tuple(rest)
-            changed = True
-        else:
-            identities[person], settled[person] = _best_tried(person, [*earlier, (plan, audit)])
-            changed = changed or identities[person].drawn_as != plan.identities[person].drawn_as
+    recognised &= plan.identities.keys()
+    trying = set() if obscure_only else {person for person in recognised if plan.spares.get(person)}
+    changed, others = bool(trying), with_next_faces(plan, trying)
+    identities = dict(others.identities)
+    for person in sorted(recognised - trying):
+        identities[person], settled[person] = _best_tried(person, [*earlier, (plan, audit)])
+        changed = changed or identities[person].drawn_as != plan.identities[person].drawn_as
     for track in plan.tracks:
         better = covering.get(track.id, track)
         for frame in leaking.get(track.id, ()):
@@ -82,7 +80,7 @@ def remedy(
     unseen = [track for track in _uncovered_tracks(plan, left) if not _repeats(track, plan)]
     if not changed and not unseen:
         return None
-    return replace(plan, tracks=(*tracks, *unseen), identities=identities, spares=spares)
+    return replace(others, tracks=(*tracks, *unseen), identities=identities)
 
 
 def _best_tried(
@@ -118,7 +116,19 @@ def obscured(track: Track, frames: range) -> Track:
     return replace(track, landmarks=landmarks, blendshapes=blendshapes, crop_from_frame=crops)
 
 
-def bared(plan: Plan, audit: Audit, kept_at: Mapping[int, Collection[int]]) -> dict[int, Track]:
+def with_next_faces(plan: Plan, persons: Collection[int]) -> Plan:
+    """Return the plan with the next of their spare faces for some of its people, as far as they have any."""
+    identities, spares = dict(plan.identities), dict(plan.spares)
+    for person in persons:
+        if spares.get(person):
+            identities[person], *rest = spares[person]
+            spares[person] = tuple(rest)
+    return replace(plan, identities=identities, spares=spares)
+
+
+def bared(
+    plan: Plan, results: Sequence[TrackAudit], kept_at: Mapping[int, Collection[int]]
+) -> dict[int, Track]:
     """Return tracks with the new face drawn bare where somebody was recognised, by id.
 
     Where a hand is before the face in both pictures, recognisers compare hand with hand, and where both
@@ -127,10 +137,10 @@ def bared(plan: Plan, audit: Audit, kept_at: Mapping[int, Collection[int]]) -> d
 
     Args:
         plan: what the audited result was made from.
-        audit: what was found.
+        results: what was found.
         kept_at: frames in which something of the source stayed before a new face or on it, by track.
     """
-    failing = {result.track: result for result in audit.tracks if result.failing}
+    failing = {result.track: result for result in results if result.failing}
     result: dict[int, Track] = {}
     for person in plan.identities:
         mine = [track for track in plan.tracks if track.person == person and track.id in failing]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vidanon.errors import ModelsError
 from vidanon.identity.embed import CropEmbedder, SFace
 from vidanon.models.thresholds import same_person
 from vidanon.networks.converted import Recipe, shared_network
+from vidanon.networks.runtime import let_go
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
@@ -133,6 +135,11 @@ def load_recognisers(
     return {recogniser.name: EMBEDDERS[recogniser](models, workers) for recogniser in used}
 
 
+def let_judges_go() -> None:
+    """Free the memory of the recognisers that only judge, once nobody uses them; they are loaded again."""
+    let_go(lambda key: Path(str(key[0])).stem in (EdgeFace.MODEL, DlibResNet.MODEL))
+
+
 class EdgeFace(CropEmbedder):
     """EdgeFace-S (George et al. 2024), 512 numbers per face; for the audit and measurements only."""
 
@@ -172,7 +179,7 @@ def recipe(models: ModelStore) -> Recipe:
         return load_dlib_net(weights)
 
     example = (np.zeros((1, 3, _CHIP_PX, _CHIP_PX), np.float32),)
-    return Recipe("dlib-resnet", build, example, (weights,))
+    return Recipe(DlibResNet.MODEL, build, example, (weights,))
 
 
 class DlibResNet:

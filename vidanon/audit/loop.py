@@ -15,6 +15,7 @@ from vidanon.audit.record import UNCOVERED, Audit, TrackAudit
 from vidanon.audit.rehearsal import rehearse
 from vidanon.audit.remedy import bared, remedy, with_next_faces
 from vidanon.progress import Meter, Progress, meter
+from vidanon.recognisers import let_judges_go
 from vidanon.stages.synthesize import let_generator_go
 from vidanon.stages.workers import release_memory
 from vidanon.tally import Memory
@@ -157,6 +158,7 @@ class _Rounds:
         from vidanon.redraw import redraw
         from vidanon.renderer import render
 
+        let_judges_go()  # else they would add to the peak of drawing
         release_memory()
         what = self.source, plan, self.target, self.settings, self.models, self._meter("render", number)
         if self.before is None or self.draw is not None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidanon.identity.shade import eye_shade
+from vidanon.identity.shade import eye_shade, glare
 from vidanon.stages.colour import contrast_between, match_colour
-from vidanon.stages.mesh import EYES
+from vidanon.stages.mesh import EYES, SKIN_PATCHES
 from vidanon.types import Float
 
 SIZE = 80
@@ -89,3 +89,20 @@ def test_eyes_are_as_dark_in_any_light_however_wide_but_not_in_haze(
     assert eye_shade((picture * (1 - haze) + 200 * haze).astype(np.uint8), landmarks) > clear + 0.1
     landmarks[list(EYES)] -= 500
     assert eye_shade(picture, landmarks) == 1, "eyes past the border of the frame"
+
+
+@given(light=st.floats(0.3, 1.2), slope=st.floats(0, 0.3), shine=st.floats(0.2, 0.35))
+def test_glare_is_what_stands_out_on_the_skin_in_any_light(light: float, slope: float, shine: float) -> None:
+    landmarks = np.random.default_rng(3).uniform(20, 380, (478, 2)).astype(np.float32)
+    for ids, (x, y) in zip(SKIN_PATCHES, ((120, 250), (280, 250), (200, 100)), strict=True):
+        around = np.linspace(0, 2 * np.pi, len(ids), endpoint=False)
+        landmarks[list(ids)] = np.stack([x + 40 * np.cos(around), y + 40 * np.sin(around)], 1)
+    columns = np.linspace(1 - slope, 1, 400)[None, :, None]
+    plain = np.broadcast_to(180 * light * columns, (400, 400, 3)).astype(np.uint8)
+    shining = plain.copy()
+    for x, y in ((120, 250), (280, 250), (200, 100)):
+        patch = shining[y - 12 : y + 12, x - 12 : x + 12]
+        patch[:] = np.minimum(patch * (1 + shine), 255).astype(np.uint8)
+    assert glare(plain, landmarks) < 0.05
+    assert glare(shining, landmarks) > glare(plain, landmarks) + 0.4 * shine
+    assert np.isnan(glare(plain, landmarks / 10)), "too small to tell"

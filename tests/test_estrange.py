@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from sample_cut import cut_sample
 from test_evaluate import model
+from torch import Tensor, nn
+from torch.nn import functional
 
 from vidanon.audit.studio import read_frames
 from vidanon.errors import ModelsError
 from vidanon.geometry import apply
-from vidanon.identity import estrange
+from vidanon.identity import estrange, search
 from vidanon.identity.bank import load_bank
-from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, identity_directions
+from vidanon.identity.estrange import LIMITS, Estranger, Placed, Scenes, Sight, identity_directions
 from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.sources import with_sources
 from vidanon.identity.views import most_different
 from vidanon.models.registry import ModelStore
+from vidanon.networks.likeness import Likeness
 from vidanon.plan import analyse
 from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser, load_recognisers
 from vidanon.renderer import Renderer
@@ -81,6 +87,40 @@ def test_recognisers_take_a_new_face_for_a_stranger_once_it_is_led_away(clip: Pa
     assert before[SFACE] < 0 < after[SFACE]
     for unasked in (EDGEFACE, DLIB):  # take no part in it
         assert after[unasked] > before[unasked] + 0.03, unasked.name
+
+
+class _Painted(nn.Module):
+    """A face that w makes shine or gives dark marks; a recogniser that looks at both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        looks = np.zeros((2, 1, 3, 112, 112), np.float32)
+        looks[0, ..., 20:40, 30:80], looks[1, ..., 70:90, 30:80] = 80, -40
+        self.register_buffer("looks", torch.from_numpy(looks))
+
+    def drawn(self, w: Tensor, *_: object) -> Tensor:
+        return w[0, 0] * self.looks[0] + w[0, 1] * self.looks[1]
+
+    def embedding(self, crop: Tensor) -> Tensor:
+        seen = [((crop - 128) * look).mean() / look.square().mean() for look in self.looks]
+        return functional.normalize(torch.stack([torch.ones_like(seen[0]), *seen]), dim=0)
+
+
+@pytest.mark.parametrize(("price", "shines"), [(0.0, True), (search.GLARE, False)])
+def test_hard_light_is_no_way_away(monkeypatch: pytest.MonkeyPatch, price: float, shines: bool) -> None:
+    monkeypatch.setattr(search, "GLARE", price)
+    painted, w = _Painted(), np.zeros(512, np.float32)
+    w[:2] = 0.5
+    crop = 128 + painted.drawn(torch.from_numpy(w)[None])[0].permute(1, 2, 0).numpy()
+    source = np.array([1, 0, 0], np.float32)
+    alpha = np.ones((112, 112), np.float32)
+    unit, levels = np.eye(2, 3, dtype=np.float32), crop.astype(np.uint8)
+    sight = Sight(source, source, w, levels, alpha, alpha, unit, 0.4, 20.0)
+    found = search.Search(cast(Likeness, painted), np.eye(512, 2, dtype=np.float32), source)
+    with ThreadPoolExecutor(1) as pool:
+        shift = found.go_on([sight], 0.7, pool)
+    assert bool(shift[0] > 0) is shines
+    assert shift[1] > 0, "dark marks hide as well"
 
 
 def test_after_a_refusal_it_is_led_away_where_it_failed(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidanon.errors import InputError
-from vidanon.identity.shade import eye_shade
+from vidanon.identity.shade import eye_shade, glare
 from vidanon.identity.teeth import mouth_shades
 from vidanon.measures import detail_left, fine_detail, furrow_depth, is_same_picture, is_unchanged
 from vidanon.progress import Meter
@@ -256,6 +256,7 @@ class _Comparison:
             mouth=mouth_shades(source.image, output, a, b),
             eyes=(eye_shade(source.image, a), eye_shade(output, b)),
             fine=(fine_detail(source.image, a), fine_detail(output, b)),
+            glare=(glare(source.image, a), glare(output, b)),
             furrows=(furrow_depth(source.image, a), furrow_depth(output, b)),
         )
 
@@ -311,6 +312,8 @@ def evaluate_pair(
         ``mouth_shade_error``: how much brighter or darker wide open mouths are inside, shares of the cheeks.
         ``eye_shade_error``: how much brighter or darker the darkest of the eyes is, likewise.
         ``fine_detail``: how much of the source's finest detail the faces show.
+        ``glare``: how much more the brightest skin stands out than the source's, see
+        :func:`vidanon.identity.shade.glare`.
         ``furrow``, ``furrow_depth``: how furrows between the brows follow, see
         :func:`vidanon.tally.furrow_figures`.
         ``faces_lost``: judged faces whose place shows none, or no detail. All that follows leaves these out.

@@ -269,6 +269,7 @@ _COLUMNS = (
     ("mouth", "mouth_shade_error"),
     ("eyes", "eye_shade_error"),
     ("detail", "fine_detail"),
+    ("glare", "glare"),
     ("furrow", "furrow"),
     ("depth", "furrow_depth"),
     ("fps", "fps"),

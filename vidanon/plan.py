@@ -24,6 +24,7 @@ from vidanon.stages.decode import Decoder
 from vidanon.stages.detect import FaceDetector
 from vidanon.stages.follow import Looker, in_groups, with_next
 from vidanon.stages.landmark import Landmarker, box_iou, mesh_box
+from vidanon.stages.mesh import SKIN_PATCHES
 from vidanon.stages.select import Selection, forced_track, parse_selection, read_person
 from vidanon.stages.smooth import fill, fill_meshes, short_gaps, smooth_boxes, smooth_landmarks
 from vidanon.stages.stills import is_stills
@@ -57,8 +58,6 @@ if TYPE_CHECKING:
 
 SAMPLE_EVERY = 5  # frames between two embeddings of a face
 BORDER_WAIT_S = 1.0  # so long somebody at the border of the frame is covered until found there again
-# Patches of bare skin on the mesh: both cheeks and the middle of the forehead.
-SKIN_POLYGONS = ((50, 101, 36, 205, 187), (280, 330, 266, 425, 411), (109, 10, 338, 337, 9, 108))
 UNKNOWN_SKIN_LAB = (65.0, 12.0, 16.0)  # a medium tone, for a person whose skin was never seen
 
 
@@ -260,7 +259,7 @@ def skin_tone(image: UInt8, landmarks: Float) -> Float:
     region = image[y0:y1, x0:x1]
     mask = np.zeros(region.shape[:2], np.uint8)
     corner = np.array([x0, y0], np.float32)
-    for polygon in SKIN_POLYGONS:
+    for polygon in SKIN_PATCHES:
         cv2.fillPoly(mask, [np.round(landmarks[list(polygon)] - corner).astype(np.int32)], 1)
     pixels = region[mask > 0]
     if not len(pixels):

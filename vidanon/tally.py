@@ -72,6 +72,7 @@ class FacePair:
         eyes: shades of the eyes of both, see :func:`vidanon.identity.shade.eye_shade`.
         fine: how much finest detail both show, see :func:`vidanon.measures.fine_detail`.
         furrows: how deep they are in both, see :func:`vidanon.measures.furrow_depth`.
+        glare: of both, see :func:`vidanon.identity.shade.glare`.
     """
 
     frame: int
@@ -86,6 +87,7 @@ class FacePair:
     eyes: tuple[float, float] = (float("nan"), float("nan"))
     fine: tuple[float, float] = (float("nan"), float("nan"))
     furrows: tuple[float, float] = (float("nan"), float("nan"))
+    glare: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
     def box(self) -> Float:
@@ -328,6 +330,7 @@ def fidelity_of(pairs: Sequence[FacePair]) -> dict[str, Any]:
         "mouth_shade_error": mean_of([abs(pair.mouth[0] - pair.mouth[1]) for pair in pairs]),
         "eye_shade_error": mean_of([abs(pair.eyes[0] - pair.eyes[1]) for pair in pairs]),
         "fine_detail": mean_of([pair.fine[1] / max(pair.fine[0], 1e-3) for pair in pairs]),
+        "glare": mean_of([pair.glare[1] - pair.glare[0] for pair in pairs]),
         **furrow_figures(tracks),
         "correlation": expression_correlations(tracks),
     }

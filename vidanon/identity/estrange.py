@@ -25,8 +25,8 @@ from vidanon.identity.searcher import Searcher, Task
 from vidanon.identity.turn import turn_slopes
 from vidanon.identity.views import evenly
 from vidanon.stages.colour import LIGHT_SIGMA
-from vidanon.stages.mesh import CONTROL
-from vidanon.stages.outline import face_width, outline
+from vidanon.stages.mesh import CONTROL, EYES, INNER_LIPS
+from vidanon.stages.outline import face_width, filled_hull, grown, outline
 from vidanon.stages.synthesize import as_input
 from vidanon.stages.workers import worker_pool
 from vidanon.types import Float, Scene, UInt8, View
@@ -50,6 +50,8 @@ raised by so much and a head turned by so many degrees."""
 BLUR, BLUR_PX = 0.5, (0.4, 3.0)
 """A pixel of the frame blurs by so much of its size in the crop, and that by no less and no more."""
 SEAM_PX = 2.0
+FEATURES_PX = 3.0
+"""So far around eyes and teeth, in SFace's crop, nothing counts as skin."""
 
 Scenes = Sequence[Scene]
 """Frames with the source, each with the track of this frame alone."""
@@ -84,6 +86,7 @@ class Sight(NamedTuple):
         w: float32 (512,), of the new face.
         crop: uint8 RGB (112, 112, 3), what SFace sees.
         alpha: float32 (112, 112), share of the new face in it, 0..1.
+        skin: float32 (112, 112), where that is neither teeth nor eyes, 0..1.
         picture_from_crop: float32 (2, 3), from unit square to unit square.
         blur_px: standard deviation of what the frame's resolution leaves, in the crop.
         light_px: light coarser than this is the source's own.
@@ -94,6 +97,7 @@ class Sight(NamedTuple):
     w: Float
     crop: UInt8
     alpha: Float
+    skin: Float
     picture_from_crop: Float
     blur_px: float
     light_px: float
@@ -175,13 +179,20 @@ class Estranger:
         target = apply(compose(unit_from_crop, crop_from_frame), placed.target)
         border = np.round(apply(crop_from_frame, outline(landmarks))).astype(np.int32)
         crop = aligned_crop(placed.image, landmarks)
-        alpha = cv2.fillPoly(np.zeros((CROP_PX, CROP_PX), np.float32), [border], 1.0)
+        inside = cv2.fillPoly(np.zeros((CROP_PX, CROP_PX), np.float32), [border], 1.0)
+        alpha = np.asarray(cv2.GaussianBlur(inside, (0, 0), SEAM_PX), np.float32)
+        seen = apply(crop_from_frame, placed.target)
+        half = len(EYES) // 2
+        features = [
+            filled_hull(seen[list(ids)], alpha.shape) for ids in (EYES[:half], EYES[half:], INNER_LIPS)
+        ]
         return Sight(
             source=source,
             result=self._embed.of_crop(crop),
             w=placed.w,
             crop=crop,
-            alpha=cv2.GaussianBlur(alpha, (0, 0), SEAM_PX).astype(np.float32),
+            alpha=alpha,
+            skin=alpha * (1 - grown(np.maximum.reduce(features), FEATURES_PX)),
             picture_from_crop=fit_similarity(target[points], placed.generated[points]),
             blur_px=float(np.clip(BLUR * np.hypot(*crop_from_frame[:, 0]), *BLUR_PX)),
             light_px=LIGHT_SIGMA * face_width(apply(crop_from_frame, landmarks)),

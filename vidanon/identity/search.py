@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidanon.networks.likeness import Likeness, contrast
+from vidanon.networks.likeness import Likeness, contrast, without_light
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ TOWARDS = 0.5
 """By so much the fictional person pulls: two keys are to lead two ways."""
 STAY = 0.005
 """What a change by a standard deviation costs."""
+GLARE, GLARE_LEVELS, BRIGHT = 2.0, 20.0, 0.9
+"""Hard light deceives SFace, and makes skin look like metal. By what pixels of the skin are brighter than
+what surrounds them costs by its square, in so many levels, beyond what this share of them stayed below at
+first. Where teeth and eyes counted as well, a mouth lost its teeth, and something white grew on the chin."""
 
 
 class Search:
@@ -42,6 +46,7 @@ class Search:
         self._directions, self._wanted = self._tensor(directions), self._tensor(wanted)
         self._went = torch.zeros(directions.shape[1], device=self._device, requires_grad=True)
         self._adam = torch.optim.Adam([self._went], lr=RATE)
+        self._bright: float | None = None
 
     def go_on(self, sights: list[Sight], aim: float, pool: ThreadPoolExecutor) -> Float:
         """Take a step from where the composites were drawn.
@@ -55,14 +60,24 @@ class Search:
             float32 (512,), the new shift.
         """
         with _one_thread_each():
-            slopes = list(pool.map(lambda sight: self._slope(sight, aim), sights))
+            if self._bright is None:
+                self._bright = max(map(self._brightness, sights))
+            bright = self._bright
+            slopes = list(pool.map(lambda sight: self._slope(sight, aim, bright), sights))
             # In the order of the composites, since sums depend on it.
             self._went.grad = torch.stack(slopes).mean(0) + 2 * STAY * self._went.detach()
             self._adam.step()
         shift: Float = (self._directions @ self._went.detach()).cpu().numpy()
         return shift
 
-    def _slope(self, sight: Sight, aim: float) -> Tensor:
+    def _brightness(self, sight: Sight) -> float:
+        """Return what most pixels of the skin do not exceed their surroundings by, levels."""
+        crop = self._tensor(sight.crop).permute(2, 0, 1)[None]
+        alpha = self._tensor(sight.alpha)[None, None]
+        skin = self._tensor(sight.skin)[None, None]
+        return float(_relief(crop, alpha, sight.light_px)[skin > 0.5].quantile(BRIGHT))
+
+    def _slope(self, sight: Sight, aim: float, bright: float) -> Tensor:
         """Return how what speaks against a composite changes with how far w goes, (n,)."""
         crop = self._tensor(sight.crop).permute(2, 0, 1)[None]
         alpha = self._tensor(sight.alpha)[None, None]
@@ -72,14 +87,23 @@ class Search:
         drawn = self._likeness.drawn(w, placed, alpha, sight.blur_px, sight.light_px)
         base = drawn.detach()
         changed = contrast(crop, base, alpha, sight.light_px) * alpha * (drawn - base)
-        embedding = self._likeness.embedding(crop + changed)
+        composite = crop + changed
+        embedding = self._likeness.embedding(composite)
         beyond = torch.relu(embedding @ self._tensor(sight.source) - aim)
         cost = beyond**2 / (2 * TOO_LIKE) - TOWARDS * embedding @ self._wanted
+        glare = torch.relu(_relief(composite, alpha, sight.light_px) - bright) / GLARE_LEVELS
+        skin = self._tensor(sight.skin)[None, None]
+        cost = cost + GLARE * (glare**2 * skin).sum() / skin.sum().clamp_min(1)
         (slope,) = torch.autograd.grad(cost, further)
         return slope
 
     def _tensor(self, values: Float | UInt8) -> Tensor:
         return torch.from_numpy(np.array(values, np.float32)).to(self._device)
+
+
+def _relief(crop: Tensor, alpha: Tensor, light_px: float) -> Tensor:
+    """Return how much brighter pixels of a crop (1, 3, h, w) are than what surrounds them, (1, 1, h, w)."""
+    return without_light(crop, alpha, light_px).mean(1, keepdim=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from vidanon.stages.brows import below_skin
-from vidanon.stages.mesh import CHIN, EYES, INNER_LIPS, LIPS_APART, UPPER_CHEEKS
+from vidanon.stages.colour import LIGHT_SIGMA
+from vidanon.stages.mesh import CHIN, EYES, INNER_LIPS, LIPS_APART, SKIN_PATCHES, UPPER_CHEEKS
 from vidanon.stages.outline import filled, filled_hull
 from vidanon.types import Float, UInt8
 
@@ -22,6 +23,9 @@ DARK_HAIRS = 0.25
 LEAST_DEPTH = 0.1
 DARKEST = 0.2
 """Share of the eyes that is looked at: pupils and lashes, not how much of the white is seen."""
+
+LEAST_GLARE_PX, GRAINS, DARK_LEVELS = 60, 0.01, 4
+"""Glare is looked for in faces so wide, without what is finer than this share of that; black is so dark."""
 
 
 def chin_shade(image: UInt8, landmarks: Float) -> float:
@@ -91,6 +95,33 @@ def eye_shade(image: UInt8, landmarks: Float) -> float:
             seen = np.sort(_grey(patch)[filled_hull(eye, patch.shape) > 0])
             shades.extend(seen[: max(1, round(DARKEST * len(seen)))])
     return min(float(np.mean(shades)) / _cheeks(image, landmarks, _grey), 1.0) if shades else 1.0
+
+
+def glare(image: UInt8, landmarks: Float) -> float:
+    """Return how much brighter the brightest skin is than most of it: .1 in soft light, .3 like metal.
+
+    Light coarser than the colour match takes over from the source is left out; so are single pixels.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        landmarks: float32 (478, 2), pixels.
+
+    Returns:
+        Of logarithms; NaN of a face narrower than ``LEAST_GLARE_PX``.
+    """
+    width_px = float(np.ptp(landmarks[:, 0]))
+    patch, points = _patch_around(image, landmarks)
+    if width_px < LEAST_GLARE_PX or not patch.size:
+        return float("nan")
+    skin = np.zeros(patch.shape[:2], np.uint8)
+    for ids in SKIN_PATCHES:
+        cv2.fillPoly(skin, [np.round(points[list(ids)]).astype(np.int32)], 1)
+    share = skin.astype(np.float32)
+    bright = np.log(np.maximum(_grey(patch), DARK_LEVELS).astype(np.float32))
+    coarse, around = (cv2.GaussianBlur(x, (0, 0), LIGHT_SIGMA * width_px) for x in (bright * share, share))
+    fine = cv2.GaussianBlur(bright, (0, 0), GRAINS * width_px)
+    relief = (fine - coarse / np.maximum(around, 1e-3))[skin > 0]
+    return float(np.quantile(relief, 0.95) - np.median(relief)) if len(relief) else float("nan")
 
 
 def mouth_opening(landmarks: Float) -> float:

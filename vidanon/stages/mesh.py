@@ -63,3 +63,5 @@ NOSE_TIP = 1
 
 CONTROL = tuple(dict.fromkeys(chain(FACE_OVAL[::2], EYES, IRISES, *IRIS_RINGS, BROWS, NOSE, LIPS, CHEEKS)))
 """Control points of the thin-plate warp."""
+SKIN_PATCHES = ((50, 101, 36, 205, 187), (280, 330, 266, 425, 411), (109, 10, 338, 337, 9, 108))
+"""Polygons of bare skin: both cheeks and the middle of the forehead."""

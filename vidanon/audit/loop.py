@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +132,8 @@ class _Rounds:
 
     def _rehearsed(self, plan: Plan, number: int) -> Plan:
         """Return the plan with faces that pass in some frames, as far as others may still be tried."""
+        if self.tried and _faces(plan) == _faces(self.tried[-1][0]):
+            return plan
         while self.settings.audit.enabled and not self._is_late(number):
             started = time.monotonic()
             what = self.source, plan, self.settings, self.models, self._meter("rehearse", number)
@@ -147,11 +149,10 @@ class _Rounds:
             if not failed:
                 break
             self.memory.suspects |= {track.track: None for track in tracks if track.failing}
-            better = with_next_faces(self._reordered(plan, tracks, failed), failed)
+            before, plan = plan, with_next_faces(self._reordered(plan, tracks, failed), failed)
             self._note(tracks)
-            if better.identities == plan.identities:
+            if _faces(plan) == _faces(before):
                 break
-            plan = better
         return plan
 
     def _made(self, plan: Plan, number: int) -> RenderSummary:
@@ -242,6 +243,11 @@ class _Rounds:
     def _meter(self, name: str, number: int) -> Meter | None:
         """Return what reports the frames of one pass."""
         return meter(self.progress, f"{name} {number + 1}" if number else name)
+
+
+def _faces(plan: Plan) -> dict[int, Hashable]:
+    """Return by person what tells the faces of a plan apart."""
+    return {person: code.drawn_as for person, code in plan.identities.items()}
 
 
 def _recognised(tracks: Sequence[TrackAudit]) -> dict[int, list[int]]:

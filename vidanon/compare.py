@@ -57,6 +57,8 @@ _SAME_PLACE_IOU = 0.4
 hides the other."""
 _LINK_FRAMES = 15
 _EYE_CORNER_IDS = (33, 263)
+NO_GLARE = (float("nan"), float("nan"))
+"""Not read for verdicts: a large face takes 70 ms."""
 _CLEAR_OF_LINE = 0.03
 """Coding noise moves similarities and distances by less."""
 
@@ -91,6 +93,7 @@ class _Comparison:
         observe: Observer | None,
         memory: Memory,
         looks: bool = False,
+        glares: bool = False,
     ) -> None:
         from vidanon.identity.look import LookEncoder
         from vidanon.settings import DetectSettings
@@ -104,6 +107,7 @@ class _Comparison:
         self._landmark = Landmarker(models, workers)
         self._embed = load_recognisers(models, workers, recognisers)
         self._look = LookEncoder(models, "cpu", workers) if looks else None
+        self._glares = looks or glares
         self._pose = HeadPose(models)
         self._judged, self._observe, self._memory = judged, observe, memory
         self._last_seen: dict[int, tuple[int, Float]] = {}
@@ -256,7 +260,7 @@ class _Comparison:
             mouth=mouth_shades(source.image, output, a, b),
             eyes=(eye_shade(source.image, a), eye_shade(output, b)),
             fine=(fine_detail(source.image, a), fine_detail(output, b)),
-            glare=(glare(source.image, a), glare(output, b)),
+            glare=(glare(source.image, a), glare(output, b)) if self._glares else NO_GLARE,
             furrows=(furrow_depth(source.image, a), furrow_depth(output, b)),
         )
 
@@ -345,7 +349,7 @@ def _same_faces(
     for face in faces:
         wanted[face.frame].append(face.box)
     numbers = {(face.frame, tuple(face.box)): face.face for face in faces}
-    pairs, _ = judge_again(source, copy, models, wanted, workers, (SFACE,))
+    pairs, _ = judge_again(source, copy, models, wanted, workers, (SFACE,), glares=True)
     return [replace(pair, face=numbers[pair.frame, tuple(pair.box)]) for pair in pairs]
 
 
@@ -374,7 +378,7 @@ def compare_videos(
         progress: called with (frames done, frames stated).
         memory: of a comparison of the same source with an earlier result. The source's faces are taken from
             there, and so are findings where both results show the same picture.
-        looks: read how the faces look as well.
+        looks: read how the faces look as well, and how the skin shines.
 
     Raises:
         InputError: a file is missing or no video, or the pictures differ in size.
@@ -413,6 +417,7 @@ def judge_again(
     workers: int = 2,
     recognisers: tuple[Recogniser, ...] = RECOGNISERS,
     memory: Memory | None = None,
+    glares: bool = False,
 ) -> tuple[list[FacePair], list[HiddenFace]]:
     """Compare further faces of two videos that were compared before.
 
@@ -424,6 +429,7 @@ def judge_again(
         workers: threads.
         recognisers: those that judge, SFace among them.
         memory: as in :func:`compare_videos`.
+        glares: read how the skin shines.
 
     Raises:
         InputError: a file is missing or no video.
@@ -434,7 +440,7 @@ def judge_again(
         source_frames, output_frames = (video.part(wanted) for video in videos[:2])
         earlier = repeat(None) if videos[2] is None else videos[2].part(wanted)
         asked = zip(source_frames, output_frames, earlier, strict=False)
-        return judge_frames(asked, models, wanted, workers, recognisers, memory)
+        return judge_frames(asked, models, wanted, workers, recognisers, memory, glares)
 
 
 def judge_frames(
@@ -444,6 +450,7 @@ def judge_frames(
     workers: int = 2,
     recognisers: tuple[Recogniser, ...] = RECOGNISERS,
     memory: Memory | None = None,
+    glares: bool = False,
 ) -> tuple[list[FacePair], list[HiddenFace]]:
     """Compare some faces of frames of the source with what was made of them.
 
@@ -454,11 +461,14 @@ def judge_frames(
         workers: threads.
         recognisers: those that judge, SFace among them.
         memory: as in :func:`compare_videos`.
+        glares: read how the skin shines.
 
     Raises:
         ModelsError: a model, or dlib where asked for, is missing.
     """
-    comparison = _Comparison(models, lambda _, __: True, workers, recognisers, None, memory or Memory())
+    comparison = _Comparison(
+        models, lambda _, __: True, workers, recognisers, None, memory or Memory(), glares=glares
+    )
     pairs: list[FacePair] = []
     hidden: list[HiddenFace] = []
     with worker_pool(workers) as pool:

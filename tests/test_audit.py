@@ -446,7 +446,12 @@ def test_only_where_hands_are_before_the_face_they_are_covered(
     (better,) = bared(plan, found.tracks, {0: [10]}).values()
     assert better.covered is not None
     assert better.covered[[10, 30]].all(), "so near the line it may fail between two samples"
-    assert not better.covered[[20, 39]].any()
+    assert better.covered[20], "the hand would only flash"
+    assert not better.covered[[0, 39]].any()
+    apart = [replace(sample, apart=True) for sample in samples]
+    found = replace(found, tracks=(replace(found.tracks[0], samples=tuple(apart)),))
+    assert bared(plan, found.tracks, {0: [10]}) == {}, "it is not the hand"
+    assert bared(plan, found.tracks, {0: [10]}, changed=True).keys() == {0}, "but another face was no better"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ RANKS |= {
     "recognisers": 3,
     "conversion": 3,
     "measures": 0,
+    "behind": 3,
     "tally": 3,
     "compare": 3,
     "side_by_side": 3,

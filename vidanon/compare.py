@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidanon.behind import LEAST_SHARE, share_behind
 from vidanon.errors import InputError
 from vidanon.identity.shade import eye_shade, glare
 from vidanon.identity.teeth import mouth_shades
@@ -28,6 +30,7 @@ from vidanon.stages.fingerprint import audio_hashes
 from vidanon.stages.follow import Scanner, in_groups, with_next
 from vidanon.stages.head_pose import HeadPose, angle_deg
 from vidanon.stages.landmark import FIRM_TILT_DEG, Sight, box_iou, mesh_box
+from vidanon.stages.segment import PartReader
 from vidanon.stages.track import on_part_of_turned
 from vidanon.stages.workers import ordered_map, worker_pool
 from vidanon.tally import (
@@ -105,6 +108,7 @@ class _Comparison:
             self._detect, lambda frames: frames[0].image, self._needs_close_look
         )
         self._landmark = Landmarker(models, workers)
+        self._models, self._workers = models, workers
         self._embed = load_recognisers(models, workers, recognisers)
         self._look = LookEncoder(models, "cpu", workers) if looks else None
         self._glares = looks or glares
@@ -257,12 +261,22 @@ class _Comparison:
             source=face,
             output=shown,
             detail=detail_left(source.image, output, a),
+            behind=self._behind((source.image, a), (output, b)),
             mouth=mouth_shades(source.image, output, a, b),
             eyes=(eye_shade(source.image, a), eye_shade(output, b)),
             fine=(fine_detail(source.image, a), fine_detail(output, b)),
             glare=(glare(source.image, a), glare(output, b)) if self._glares else NO_GLARE,
             furrows=(furrow_depth(source.image, a), furrow_depth(output, b)),
         )
+
+    def _behind(self, first: tuple[UInt8, Float], second: tuple[UInt8, Float]) -> tuple[float, float]:
+        """Return how much of both faces, images with landmarks, something in front hides."""
+        share = share_behind(self._parts, *first)
+        return share, share_behind(self._parts, *second) if share >= LEAST_SHARE else 0.0
+
+    @cached_property
+    def _parts(self) -> PartReader:
+        return PartReader(self._models, "cpu", self._workers)
 
     def _follow(self, frame: int, box: Float) -> int:
         near = {

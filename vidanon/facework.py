@@ -39,8 +39,7 @@ class Face:
     def is_bare(self, in_front: Sequence[float | None], center: int) -> bool:
         """Say whether it is drawn over what is in front of it: by the plan, or see :func:`gate.bare`."""
         covered = self.track.covered is not None and bool(self.track.covered[self.offset])
-        size_px = 0 if self.picture is None else len(self.picture)
-        return covered or gate.bare(in_front, center, size_px)
+        return covered or gate.bare(in_front, center)
 
     def keeps_anything(self) -> bool:
         """Say whether something of the source's stays: before it, or as wrinkles on it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vidanon.behind import judged_apart
 from vidanon.identity.bank import load_bank
 from vidanon.measures import MASK_DETAIL, SIGNAL_NAMES, expression_signals
 from vidanon.recognisers import RECOGNISERS, SFACE, recognised_by, scores_of
@@ -68,6 +69,9 @@ class FacePair:
         pose_error_deg: angle between the head rotations; NaN beyond 45 degrees from frontal.
         source, output: what was compared.
         detail: see :func:`vidanon.measures.detail_left`.
+        behind: how much of eyes, nose and mouth something in front hides of both, 0..1; of the output 0 where
+            that is little of the source.
+        apart: whether the scores are those of :mod:`vidanon.behind`.
         mouth: shades of both mouths, see :func:`vidanon.identity.teeth.mouth_shades`.
         eyes: shades of the eyes of both, see :func:`vidanon.identity.shade.eye_shade`.
         fine: how much finest detail both show, see :func:`vidanon.measures.fine_detail`.
@@ -83,6 +87,8 @@ class FacePair:
     source: FaceReading
     output: FaceReading
     detail: float
+    behind: tuple[float, float] = (0.0, 0.0)
+    apart: bool = False
     mouth: tuple[float, float] = (float("nan"), float("nan"))
     eyes: tuple[float, float] = (float("nan"), float("nan"))
     fine: tuple[float, float] = (float("nan"), float("nan"))
@@ -295,8 +301,9 @@ def shown_pairs(tally: Tally) -> list[FacePair]:
 
 def results_of(tally: Tally) -> dict[str, Any]:
     """Return what ``evaluate_pair`` reports of one comparison, by name."""
-    pairs = shown_pairs(tally)
-    by_track = _track_results(_by_face(pairs))
+    tracks = {number: judged_apart(pairs) for number, pairs in _by_face(shown_pairs(tally)).items()}
+    pairs = [pair for track in tracks.values() for pair in track]
+    by_track = _track_results(tracks)
     known = [bool(recognised_by(pair.scores)) for pair in pairs]
     known_frames = {pair.frame for pair, same in zip(pairs, known, strict=True) if same}
     return {
@@ -307,6 +314,7 @@ def results_of(tally: Tally) -> dict[str, Any]:
         "unchanged_frames": len(tally.unchanged),
         "recognised_frames": len(known_frames),
         "leak_frames": len(tally.unchanged.keys() | known_frames),
+        "faces_behind": sum(pair.apart for pair in pairs),
         "faces_judged": tally.faces_judged,
         "faces_lost": len(tally.hidden) + len(tally.pairs) - len(pairs),
         "stranger_share": mean_of([float(not same) for same in known]),

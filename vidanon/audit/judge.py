@@ -22,6 +22,7 @@ from vidanon.audit.sampling import closer_frames, nearness_of, reach_of, sampled
 from vidanon.audit.stability import trajectory_correlation
 from vidanon.audit.verdict import Judged, identity_checks, is_masked, recognised_in, verdicts
 from vidanon.audit.watch import Watcher
+from vidanon.behind import judged_apart
 from vidanon.compare import MIN_FACE_PX, compare_videos, judge_again
 from vidanon.progress import Meter
 from vidanon.recognisers import DLIB, fetch_recognisers, recognised_by
@@ -224,7 +225,8 @@ class _Tracks:
         was judged already.
         """
         wanted: dict[int, list[Float]] = defaultdict(list)
-        for number, (pairs, hidden) in numbered.items() if self.plan else ():
+        for number, (judged, hidden) in numbered.items() if self.plan else ():
+            pairs = judged_apart(judged)
             masked = set(obscured_at.get(number, ()))
             suspect = suspects.get(number, frozenset())
             reach = reach_of([pair for pair in pairs if not is_masked(pair, masked)])

@@ -194,7 +194,7 @@ class _Rounds:
         if number == last:
             return None
         late = self._is_late(number)
-        covering = bared(plan, found.tracks, summary.kept_at) if number + 1 < last else {}
+        covering = bared(plan, found.tracks, summary.kept_at, self.changes > 0) if number + 1 < last else {}
         waiting = {track.person for track in covering.values()}
         failed = {person: some for person, some in _recognised(found.tracks).items() if person not in waiting}
         self._suspect(plan, summary, covering, failed)

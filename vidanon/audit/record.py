@@ -23,6 +23,7 @@ class Sample:
         scores: by name of the recogniser; SFace's alone where the output shows no face.
         shown: whether a face was found in the output. If not, SFace looked at the place itself.
         recognised_by: recognisers that take both for one person.
+        apart: whether they compared the output with other frames of the source, see :mod:`vidanon.behind`.
     """
 
     frame: int
@@ -30,6 +31,7 @@ class Sample:
     scores: Mapping[str, float]
     shown: bool
     recognised_by: tuple[str, ...]
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

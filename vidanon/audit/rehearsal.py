@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vidanon.audit.record import TrackAudit
 from vidanon.audit.verdict import Judged, verdicts
+from vidanon.behind import judged_apart
 from vidanon.compare import judge_frames
 from vidanon.facework import Face, outcome
 from vidanon.identity.sources import with_sources
@@ -107,7 +108,7 @@ def _closer(places: Sequence[Place], first: list[int], judged: Mapping[int, Judg
     margins = {
         (number, pair.frame): min(margins_of(pair.scores).values())
         for number, (pairs, _) in judged.items()
-        for pair in pairs
+        for pair in judged_apart(pairs)
     }
     known = {at: margins[key] for at in first if (key := (places[at][0].id, _frame(places[at]))) in margins}
     if min(known.values(), default=0.0) < 0:

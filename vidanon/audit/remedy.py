@@ -19,6 +19,8 @@ LOCAL_SHARE = 0.6
 LEAK_MARGIN_FRAMES = 5
 ISLAND_S = 0.5
 """A face that shows for less between two masks only flashes, and is hard to judge."""
+GESTURE_S = 1.0
+"""Between two moments where it is covered nothing stays before a face for less: a hand would flash."""
 NEAR = {SFACE: 0.03, EDGEFACE: 0.04, DLIB: 0.04}
 """What is before a face is also covered where it comes so near the line: the closer look at somebody who was
 recognised finds there what the samples before did not, and all would be drawn once more."""
@@ -127,38 +129,47 @@ def with_next_faces(plan: Plan, persons: Collection[int]) -> Plan:
 
 
 def bared(
-    plan: Plan, results: Sequence[TrackAudit], kept_at: Mapping[int, Collection[int]]
+    plan: Plan, results: Sequence[TrackAudit], kept_at: Mapping[int, Collection[int]], changed: bool = False
 ) -> dict[int, Track]:
     """Return tracks with the new face drawn bare where somebody was recognised, by id.
 
     Where a hand is before the face in both pictures, recognisers compare hand with hand, and where both
     frown, frown with frown. Nobody is among them who is recognised where nothing of the source stays, or not
-    any more.
+    any more, or where the hand was left out of account before another face was tried.
 
     Args:
         plan: what the audited result was made from.
         results: what was found.
         kept_at: frames in which something of the source stayed before a new face or on it, by track.
+        changed: another face was tried.
     """
     failing = {result.track: result for result in results if result.failing}
     result: dict[int, Track] = {}
     for person in plan.identities:
         mine = [track for track in plan.tracks if track.person == person and track.id in failing]
-        kept = {track.id: set(kept_at.get(track.id, ())) for track in mine}
-        if all(sample.frame in kept[track.id] for track in mine for sample in failing[track.id].failing):
-            result |= {t.id: covered(t, _nearly_failing_frames(t, failing[t.id])) for t in mine}
+        samples = [(track.id, sample) for track in mine for sample in failing[track.id].failing]
+        if all(s.frame in kept_at.get(key, ()) and (changed or not s.apart) for key, s in samples):
+            shortest = round(GESTURE_S * float(plan.info.average_rate))
+            result |= {t.id: covered(t, _nearly_failing_frames(t, failing[t.id]), shortest) for t in mine}
     return result
 
 
-def covered(track: Track, frames: Sequence[int]) -> Track:
+def covered(track: Track, frames: Sequence[int], shortest: int = 0) -> Track:
     """Return the track with the new face drawn bare in some frames: over what is in front, without wrinkles.
 
-    The track itself is returned where it is already, or is obscured.
+    It is as well where it would not be for fewer than ``shortest`` frames in between. The track itself is
+    returned where it is already, or is obscured.
     """
-    rows = np.isin(np.arange(track.start, track.end), frames)
-    rows &= np.isfinite(track.crop_from_frame).all(axis=(1, 2))
+    drawn = np.asarray(np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+    rows = drawn & np.isin(np.arange(track.start, track.end), frames)
     before = np.zeros(len(track), bool) if track.covered is None else track.covered
-    return track if before[rows].all() else replace(track, covered=before | rows)
+    if before[rows].all():
+        return track
+    rows |= before
+    for first, last in pairwise(np.flatnonzero(rows).tolist()):
+        if last - first <= shortest:
+            rows[first:last] = drawn[first:last]
+    return replace(track, covered=rows)
 
 
 def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:

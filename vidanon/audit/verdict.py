@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from vidanon.audit.record import UNCOVERED, Check, Sample, TrackAudit, clock
+from vidanon.behind import judged_apart
 from vidanon.measures import MASK_DETAIL
 from vidanon.recognisers import SFACE, Recogniser, recognised_by
 from vidanon.tally import FacePair, HiddenFace
@@ -37,12 +38,12 @@ def verdicts(
     """Return what was seen of one track, in the order of frames.
 
     Args:
-        pairs: faces that the output shows.
+        pairs: faces that the output shows; those behind hands are judged as in :mod:`vidanon.behind`.
         hidden: places where it shows none.
         times_s: of all frames.
         masked: frames in which the track was obscured.
     """
-    found = [_seen(pair, times_s, masked) for pair in pairs]
+    found = [_seen(pair, times_s, masked) for pair in judged_apart(pairs)]
     found += [_unseen(face, times_s, masked) for face in hidden]
     return tuple(sorted(found, key=lambda sample: sample.frame))
 
@@ -50,7 +51,7 @@ def verdicts(
 def _seen(pair: FacePair, times_s: Sequence[float], masked: Container[int]) -> Sample:
     shown = not is_masked(pair, masked)
     scores = pair.scores if shown else {SFACE.name: pair.similarity}
-    return Sample(pair.frame, times_s[pair.frame], scores, shown, recognised_in(pair, masked))
+    return Sample(pair.frame, times_s[pair.frame], scores, shown, recognised_in(pair, masked), pair.apart)
 
 
 def _unseen(face: HiddenFace, times_s: Sequence[float], masked: Container[int]) -> Sample:

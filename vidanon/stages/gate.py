@@ -7,13 +7,9 @@ from collections.abc import Sequence
 HOLD_FRAMES = 4
 """A face is shown only if every frame this near passes: no flicker between face and mask.
 Likewise, something in front stays there only if it may in all of these."""
-SHARP_PX = 512
-MOST_IN_FRONT, MOST_OF_SMALL = 0.3, 0.85
-"""So much of eyes, nose and mouth may lie behind a hand that stays before a new face, where that is generated
-in this size or larger, and where it is smaller. On the sample clip dlib takes hand and hand for one person in
-17 of 20 frames beyond .3 (distance .51 on average), and in 1 of 39 with a smaller share (.65). In asl_bird,
-with .79 of a small face behind a fist, the distance is .92 at least."""
-
+MOST_IN_FRONT = 0.85
+"""So much of eyes, nose and mouth may lie behind a hand that stays before a new face: what hides all of a
+face is no hand."""
 ANYTHING_IN_FRONT = 0.02
 """Smaller shares are errors of the segmenter."""
 
@@ -49,15 +45,13 @@ def anything_stays(in_front: float | None, is_bare: bool) -> bool:
     return not is_bare and in_front is not None and in_front > ANYTHING_IN_FRONT
 
 
-def bare(in_front: Sequence[float | None], center: int, size_px: int) -> bool:
+def bare(in_front: Sequence[float | None], center: int) -> bool:
     """Say whether the new face is drawn over what is in front of it.
 
     Args:
         in_front: shares of eyes, nose and mouth behind something in consecutive frames of a track, 0..1;
             None where it has no face.
         center: index of the frame that is decided.
-        size_px: side of the new face's picture, by which it is known how large the face is on screen.
     """
-    most = MOST_IN_FRONT if size_px >= SHARP_PX else MOST_OF_SMALL
     near = in_front[max(0, center - HOLD_FRAMES) : center + HOLD_FRAMES + 1]
-    return any(share is not None and share > most for share in near)
+    return any(share is not None and share > MOST_IN_FRONT for share in near)

@@ -2,8 +2,8 @@
 
 Where the same hand lies before the source's face and the new one, recognisers compare hand with hand: on the
 sample clip dlib takes half of these pairs for one person, and none of the new faces for the person of the
-source's other frames. So there, and there alone, the new face is compared with the mean of those frames,
-provided that most recognisers know the source's own face, behind that very hand, by that mean.
+source's other frames. So there, and there alone, the new face is compared with those frames, on average,
+provided that most recognisers know the source's own face, behind that very hand, by them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vidanon.geometry import apply, unit_crop_from_frame
-from vidanon.recognisers import RECOGNISERS, Recogniser
+from vidanon.recognisers import RECOGNISERS, Recogniser, score_matrix
 from vidanon.stages.segment import PartReader, share_in_front
 from vidanon.stages.synthesize import crop_face
 from vidanon.types import Float, UInt8
 
 if TYPE_CHECKING:
-    from vidanon.tally import FacePair
+    from vidanon.tally import FacePair, FaceReading
 
 LEAST_SHARE = 0.1
 """So much of eyes, nose and mouth is hidden in both pictures."""
@@ -62,21 +62,24 @@ class _Usual(NamedTuple):
     """What a person looks like to a recogniser without anything in front.
 
     Attributes:
-        view: mean embedding.
-        margin: that of most frames from it, see :meth:`vidanon.recognisers.Recogniser.margin`, or less.
+        views: embeddings, by name of the recogniser.
+        margin: of most of these from the others, on average, or less; see
+            :meth:`vidanon.recognisers.Recogniser.margin`.
     """
 
-    view: Float
+    views: list[Mapping[str, Float]]
     margin: float
 
+    def score(self, recogniser: Recogniser, face: FaceReading) -> float:
+        """Compare a face with them; the mean is on the scale of the thresholds, which are those of pairs."""
+        return float(score_matrix(recogniser, [face.embeddings], self.views).mean())
 
-def _usual(views: Sequence[FacePair], recogniser: Recogniser) -> _Usual:
-    embeddings = [pair.source.embeddings[recogniser.name] for pair in views]
-    mean = np.mean(embeddings, axis=0)
-    if not recogniser.by_distance:
-        mean /= max(float(np.linalg.norm(mean)), 1e-9)
-    margins = [recogniser.margin(recogniser.score(mean, embedding)) for embedding in embeddings]
-    return _Usual(np.asarray(mean, np.float32), float(np.quantile(margins, SELDOM)))
+
+def _usual(pairs: Sequence[FacePair], recogniser: Recogniser) -> _Usual:
+    views = [pair.source.embeddings for pair in pairs]
+    scores = score_matrix(recogniser, views, views)
+    others = (scores.sum(axis=1) - np.diag(scores)) / (len(views) - 1)
+    return _Usual(views, float(np.quantile([recogniser.margin(float(score)) for score in others], SELDOM)))
 
 
 def _apart(pair: FacePair, usual: Mapping[Recogniser, _Usual]) -> FacePair:
@@ -85,10 +88,9 @@ def _apart(pair: FacePair, usual: Mapping[Recogniser, _Usual]) -> FacePair:
     It is where most recognisers know the source itself by that, and most know it less well than they mostly
     do: else nothing is in front.
     """
-    margins = {r: r.margin(r.score(pair.source.embeddings[r.name], usual[r].view)) for r in usual}
+    margins = {r: r.margin(usual[r].score(r, pair.source)) for r in usual}
     know = sum(margin < 0 for margin in margins.values())
     doubt = sum(margins[r] >= usual[r].margin for r in usual)
     if 2 * min(know, doubt) <= len(usual):
         return pair
-    scores = {r.name: r.score(pair.output.embeddings[r.name], usual[r].view) for r in usual}
-    return replace(pair, scores=scores, apart=True)
+    return replace(pair, scores={r.name: usual[r].score(r, pair.output) for r in usual}, apart=True)

@@ -85,7 +85,7 @@ class PartReader:
             crop_from_frame: float32 (2, 3), frame pixels to the unit crop.
             landmarks: float32 (478, 2), of the face, in the unit crop.
         """
-        parts = self.crop(crop)
+        parts = _within_frame(self.crop(crop), crop_from_frame, image.shape)
         face = _hull(landmarks * np.float32(parts.shape[-1]), 0.0, parts.shape[1:])
         likely = np.count_nonzero((parts[OCCLUDER] > PERHAPS) & face) >= FEW_PIXELS
         return with_hands(parts, landmarks, self._hands(image, crop_from_frame) if likely else ())
@@ -98,6 +98,24 @@ class PartReader:
         """Return the part chances of a generated picture, uint8 RGB (s, s, 3)."""
         small = cv2.resize(picture, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
         return self.crop(as_input(np.asarray(small, np.uint8)))
+
+
+def _within_frame(parts: Float, crop_from_frame: Float, shape: tuple[int, ...]) -> Float:
+    """Let nothing be in front beyond the border of a frame of that shape, where its last pixels go on.
+
+    A nose cut off by the border is taken for a hand there, and would seem to come in from outside the face.
+    """
+    size = parts.shape[1]
+    parts_from_frame = compose(picture_from_unit(size), crop_from_frame)
+    inside = cv2.warpAffine(
+        np.ones(shape[:2], np.uint8), parts_from_frame, (size, size), flags=cv2.INTER_NEAREST
+    )
+    if inside.all():
+        return parts
+    parts = parts.copy()
+    parts[BACKGROUND] += parts[OCCLUDER] * (1 - inside)
+    parts[OCCLUDER] *= inside
+    return parts
 
 
 def with_face_channel(picture: UInt8, parts: Float) -> UInt8:

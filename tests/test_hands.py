@@ -59,7 +59,17 @@ def test_nothing_is_in_front_of_a_bare_face(tmp_path: Path) -> None:
     assert HandFinder(ModelStore(), 1)(image, crop_from_frame) == []
     alone, parts = read(image, crop_from_frame, landmarks)
     assert not parts[HAND].any()
-    np.testing.assert_allclose(parts[:HAND], alone, atol=1e-6)
+    np.testing.assert_allclose(parts[1:OCCLUDER], alone[1:OCCLUDER], atol=1e-6)
+    np.testing.assert_allclose(parts[:HAND].sum(axis=0), 1, atol=1e-3)
+
+
+def test_nothing_is_in_front_where_the_frame_has_ended(tmp_path: Path) -> None:
+    image, crop_from_frame, landmarks = face_at(tmp_path, HAND_S)
+    cut = np.ascontiguousarray(image[:, : int(BOX[0] + 0.6 * (BOX[2] - BOX[0]))])
+    (x, _), *_ = apply(crop_from_frame, np.array([[cut.shape[1] + 4, 180]], np.float32))
+    _, parts = read(cut, crop_from_frame, landmarks)
+    column = int(np.ceil(x * SIZE)) + 1
+    assert not (parts[OCCLUDER] - parts[HAND])[:, column:].any(), "its last pixels go on, and are no hand"
 
 
 def test_hands_are_found_in_frames_that_are_turned(tmp_path: Path) -> None:

@@ -4,22 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_cut import cut_sample
+from test_hands import BARE_S, face_at
 
 from vidanon.behind import LEAST_SHARE, LEAST_VIEWS, judged_apart, share_behind
-from vidanon.errors import ModelsError
+from vidanon.geometry import apply, invert
 from vidanon.models.registry import ModelStore
 from vidanon.recognisers import recognised_by
-from vidanon.stages.decode import Decoder
-from vidanon.stages.landmark import Landmarker
 from vidanon.stages.segment import PartReader
 from vidanon.tally import FacePair, FaceReading
 from vidanon.types import Float
 
 PERSON, STRANGER, HAND = np.eye(3, 8, dtype=np.float32)
-SPREAD_S, BARE_S = 4.0, 14.6
-"""Before the sample clip's face is a hand with its fingers apart, and nothing."""
-BOX = np.array([335, 50, 545, 345], np.float32)
+SPREAD_S = 4.0
+"""A hand with its fingers apart is before the face of the sample clip."""
 
 
 def mixed(*parts: tuple[float, Float]) -> Float:
@@ -105,16 +102,10 @@ def test_frames_with_a_hand_are_no_views_even_where_the_new_face_covers_it() -> 
 
 
 def test_a_hand_before_the_face_is_seen_and_a_bare_face_has_none(tmp_path: Path) -> None:
-    try:
-        reader, landmarker = PartReader(ModelStore(), "cpu", 1), Landmarker(ModelStore(), 1)
-    except ModelsError:
-        pytest.skip("the models are not here; run 'vidanon models fetch'")
     shares = []
     for start_s in (SPREAD_S, BARE_S):
-        with Decoder(cut_sample(tmp_path / f"{start_s}.mp4", start_s, 1)) as video:
-            image = next(iter(video)).image
-        mesh = landmarker(image, [BOX])[0]
-        assert mesh is not None
-        shares.append(share_behind(reader, image, mesh[0]))
+        image, crop_from_frame, landmarks = face_at(tmp_path, start_s)
+        reader = PartReader(ModelStore(), "cpu", 1)
+        shares.append(share_behind(reader, image, apply(invert(crop_from_frame), landmarks)))
     assert shares[0] > 0.3
     assert shares[1] < LEAST_SHARE

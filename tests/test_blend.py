@@ -369,6 +369,7 @@ def test_a_hand_before_most_of_the_face_does_not_stay_nor_flicker(landmarks: Flo
     hidden = [0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.9, None, *12 * (0.6,)]
     bare = [gate.bare(hidden, index) for index in range(len(hidden))]
     assert bare == [index in range(2, 11) for index in range(len(bare))]
+    assert gate.bare([0.9], 0), "what hides all of a face is no hand"
     assert gate.anything_stays(0.1, is_bare=False) and not gate.anything_stays(0.1, is_bare=True)
     assert not gate.anything_stays(None, is_bare=False)
 

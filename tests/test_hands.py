@@ -10,7 +10,7 @@ import pytest
 from sample_cut import cut_sample
 
 from vidanon.errors import ModelsError
-from vidanon.geometry import apply, compose, unit_crop_from_frame
+from vidanon.geometry import apply, compose, invert, picture_from_unit, unit_crop_from_frame
 from vidanon.models.registry import ModelStore
 from vidanon.stages.decode import Decoder
 from vidanon.stages.hands import HandFinder, hand_mask, with_hands
@@ -59,8 +59,14 @@ def test_nothing_is_in_front_of_a_bare_face(tmp_path: Path) -> None:
     assert HandFinder(ModelStore(), 1)(image, crop_from_frame) == []
     alone, parts = read(image, crop_from_frame, landmarks)
     assert not parts[HAND].any()
+    frame_from_parts = invert(compose(picture_from_unit(SIZE), crop_from_frame))
+    grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).reshape(-1, 2)
+    places, last = apply(frame_from_parts, grid.astype(np.float32)), np.array(image.shape[1::-1]) - 1
+    seen = ((places > 0) & (places < last)).all(axis=1).reshape(SIZE, SIZE)
+    assert 0 < seen.mean() < 1, "the crop goes on beyond the frame"
+    np.testing.assert_allclose(parts[:HAND, seen], alone[:, seen], atol=1e-6)
     np.testing.assert_allclose(parts[1:OCCLUDER], alone[1:OCCLUDER], atol=1e-6)
-    np.testing.assert_allclose(parts[:HAND].sum(axis=0), 1, atol=1e-3)
+    np.testing.assert_allclose(parts[:HAND].sum(axis=0), alone.sum(axis=0), atol=1e-6)
 
 
 def test_nothing_is_in_front_where_the_frame_has_ended(tmp_path: Path) -> None:

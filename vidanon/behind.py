@@ -51,11 +51,11 @@ def judged_apart(pairs: Sequence[FacePair]) -> list[FacePair]:
         pairs: of one person, in any order.
     """
     views = [pair for pair in pairs if pair.behind[0] < LEAST_SHARE]
-    behind = [pair for pair in pairs if min(pair.behind) >= LEAST_SHARE]
-    if not behind or len(views) < LEAST_VIEWS:
+    behind = [min(pair.behind) >= LEAST_SHARE for pair in pairs]
+    if not any(behind) or len(views) < LEAST_VIEWS:
         return list(pairs)
     usual = {r: _usual(views, r) for r in RECOGNISERS if r.name in views[0].scores}
-    return [_apart(pair, usual) if min(pair.behind) >= LEAST_SHARE else pair for pair in pairs]
+    return [_apart(pair, usual) if hidden else pair for pair, hidden in zip(pairs, behind, strict=True)]
 
 
 class _Usual(NamedTuple):

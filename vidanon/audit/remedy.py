@@ -12,7 +12,7 @@ from vidanon.audit.record import UNCOVERED, Audit, Sample, TrackAudit
 from vidanon.recognisers import DLIB, EDGEFACE, RECOGNISERS, SFACE, Recogniser, margins_of
 from vidanon.stages.landmark import box_iou
 from vidanon.stages.track import shot_of
-from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Float, IdentityCode, Origin, Plan, Track
+from vidanon.types import BLENDSHAPE_COUNT, LANDMARK_COUNT, Bool, Float, IdentityCode, Origin, Plan, Track
 
 LOCAL_SHARE = 0.6
 """A track in which no more than this share of the samples fails is obscured around them only."""
@@ -147,8 +147,9 @@ def bared(
     result: dict[int, Track] = {}
     for person in plan.identities:
         mine = [track for track in plan.tracks if track.person == person and track.id in failing]
+        kept = {track.id: set(kept_at.get(track.id, ())) for track in mine}
         samples = [(track.id, sample) for track in mine for sample in failing[track.id].failing]
-        if all(s.frame in kept_at.get(key, ()) and (changed or not s.apart) for key, s in samples):
+        if all(sample.frame in kept[key] and (changed or not sample.apart) for key, sample in samples):
             shortest = round(GESTURE_S * float(plan.info.average_rate))
             result |= {t.id: covered(t, _nearly_failing_frames(t, failing[t.id]), shortest) for t in mine}
     return result
@@ -166,9 +167,8 @@ def covered(track: Track, frames: Sequence[int], shortest: int = 0) -> Track:
     if before[rows].all():
         return track
     rows |= before
-    for first, last in pairwise(np.flatnonzero(rows).tolist()):
-        if last - first <= shortest:
-            rows[first:last] = drawn[first:last]
+    for gap in _short_gaps(rows, shortest):
+        rows[gap] = drawn[gap]
     return replace(track, covered=rows)
 
 
@@ -183,11 +183,16 @@ def _obscured_where_it_fails(track: Track, result: TrackAudit) -> Track:
 
 def _without_islands(track: Track, shortest: int) -> Track:
     """Return the track obscured also where it shows for fewer frames between two masks."""
-    hidden = track.start + np.flatnonzero(~np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
-    for before, after in pairwise(hidden.tolist()):
-        if after - before - 1 < shortest:
-            track = obscured(track, range(before + 1, after))
+    hidden = np.asarray(~np.isfinite(track.crop_from_frame).all(axis=(1, 2)))
+    for gap in _short_gaps(hidden, shortest):
+        track = obscured(track, range(track.start + gap.start, track.start + gap.stop))
     return track
+
+
+def _short_gaps(rows: Bool, shortest: int) -> list[slice]:
+    """Return what lies between two rows that are set, where that is less than so many rows."""
+    both = pairwise(np.flatnonzero(rows).tolist())
+    return [slice(first + 1, last) for first, last in both if 1 < last - first <= shortest]
 
 
 def _nearly_failing_frames(track: Track, result: TrackAudit) -> list[int]:

@@ -279,9 +279,9 @@ def in_front(parts: Float, face: Bool, core: Bool, upper: Float) -> Float:
     count, numbers = cv2.connectedComponents(likely.astype(np.uint8), connectivity=4)
     keep = np.zeros(count, bool)
     keep[np.unique(numbers[chance > SURE])] = True
-    before_core = np.isin(numbers, np.unique(numbers[core]))
+    before_core = np.bincount(numbers[core], minlength=count) > 0
     # Hair and clothes beside a nose that is taken for a hand do not make it come in from outside.
-    from_outside = ~face & ((occluder > LIKELY) | ~before_core)
+    from_outside = ~face & ((occluder > LIKELY) | ~before_core[numbers])
     inside, outside = (np.bincount(numbers[part], minlength=count) for part in (face, from_outside))
     known = np.bincount(numbers[parts[..., HAND] > SURE], minlength=count) > 0
     keep &= (inside >= MIN_AREA * max(int(face.sum()), 1)) & ((outside > FROM_OUTSIDE * inside) | known)

@@ -66,10 +66,10 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Bank:
-    """Fictional people, one row each, and the readers of looks learned from them.
+    """Fictional people, one row each, and the readers of looks learned from the first m of them.
 
     Attributes:
-        w: float32 (n, 512), generator latent of the portrait.
+        w: float32 (m, 512), generator latents of their portraits; of the others it is not kept.
         embeddings: float32 (n, 128), unit length, SFace.
         female: float32 (n,), apparent sex, 0 male .. 1 female.
         age: float32 (n,), apparent age in years.
@@ -108,7 +108,8 @@ class Bank:
 
     def code(self, index: int) -> IdentityCode:
         """Return a person as the mapper takes it."""
-        return IdentityCode(self.name(index), self.embeddings[index].copy(), self.w[index].copy())
+        w = self.w[index].copy() if index < len(self.w) else None
+        return IdentityCode(self.name(index), self.embeddings[index].copy(), w)
 
     @property
     def child(self) -> npt.NDArray[np.bool_]:
@@ -147,19 +148,24 @@ class Bank:
         return np.stack(columns, axis=1).astype(np.float32)
 
     @cached_property
+    def _learned(self) -> tuple[Float, Float]:
+        """Embeddings (m, 128) and labels (m, 9) of those from whom everything is learned."""
+        return self.embeddings[: len(self.w)], self.labels[: len(self.w)]
+
+    @cached_property
     def mean_embedding(self) -> Float:
         """What all faces share, float32 (128,)."""
-        return np.asarray(self.embeddings.mean(axis=0))
+        return np.asarray(self._learned[0].mean(axis=0))
 
     @cached_property
     def look_directions(self) -> Float:
         """The directions in which embeddings change with the labels: float32 (9, 128), orthonormal."""
-        return np.asarray(np.linalg.qr(_slopes(self.embeddings, self.labels).T)[0].T, np.float32)
+        return np.asarray(np.linalg.qr(_slopes(*self._learned).T)[0].T, np.float32)
 
     @cached_property
     def w_slopes(self) -> Float:
         """How much w changes with each label while the others stay, float32 (9, 512)."""
-        return np.asarray(_slopes(self.w, self.labels), np.float32)
+        return np.asarray(_slopes(self.w, self._learned[1]), np.float32)
 
     def with_glasses(self, w: Float, least: float, most: float) -> Float:
         """Return w with as much of glasses as asked for, and all else as it is.
@@ -177,7 +183,7 @@ class Bank:
     @cached_property
     def _w_glasses(self) -> tuple[Float, float]:
         """Linear reader of glasses in w: weights (512,) and offset."""
-        wears = self.glasses > 0.5
+        wears = self.glasses[: len(self.w)] > 0.5
         deviation = self.w.std(axis=0)
         x = (self.w - self.w.mean(axis=0)).astype(np.float64) / deviation
         weights = (
@@ -189,9 +195,9 @@ class Bank:
     @cached_property
     def _embedding_reader(self) -> tuple[Float, Float]:
         """Ridge regression from the bank's own embeddings to its labels: weights (128, 9), offset (9,)."""
-        labels = self.labels.astype(np.float64)
-        mean_x, mean_y = self.mean_embedding, labels.mean(axis=0)
-        x = (self.embeddings - mean_x).astype(np.float64)
+        embeddings, labels = self._learned
+        mean_x, mean_y = self.mean_embedding, labels.mean(axis=0, dtype=np.float64)
+        x = (embeddings - mean_x).astype(np.float64)
         weights = np.linalg.solve(x.T @ x + READER_RIDGE * np.eye(EMBEDDING_SIZE), x.T @ (labels - mean_y))
         return weights.astype(np.float32), (mean_y - mean_x @ weights).astype(np.float32)
 
@@ -216,8 +222,9 @@ def load_bank(path: Path = BANK_FILE) -> Bank:
             columns = {name: data[name].astype(np.float32) for name in Bank.__dataclass_fields__}
     except (KeyError, ValueError, OSError) as error:
         raise ModelsError(f"identity bank {path} cannot be read; reinstall vidanon") from error
-    count = len(columns["w"])
-    if columns["w"].shape != (count, W_SIZE) or columns["embeddings"].shape != (count, EMBEDDING_SIZE):
+    people, learned = len(columns["embeddings"]), len(columns["w"])
+    shapes = columns["embeddings"].shape, columns["w"].shape
+    if shapes != ((people, EMBEDDING_SIZE), (learned, W_SIZE)) or learned > people:
         raise ModelsError(f"identity bank {path} has the wrong shape; reinstall vidanon")
     columns["embeddings"] /= np.linalg.norm(columns["embeddings"], axis=1, keepdims=True)
     return Bank(**columns)

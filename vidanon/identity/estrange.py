@@ -228,7 +228,7 @@ def identity_directions(latent: Latent, view: View, asked: Float, kept: bool) ->
         float32 (512, ``DIRECTIONS``), each as long as one standard deviation.
     """
     bank = load_bank()
-    rows = evenly(range(len(bank)), PEOPLE)
+    rows = evenly(range(len(bank.w)), PEOPLE)
     crop = as_input(view.crop)
     w = np.stack([latent(crop, bank.embeddings[row], view.blendshapes, view.landmarks) for row in rows])
     w -= w.mean(axis=0)

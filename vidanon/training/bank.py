@@ -11,7 +11,7 @@ looks fitted on the portraits alone.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from vidanon.training.read_by_eye import PORTRAITS
 from vidanon.types import Float, UInt8
 
 Rows = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
 
 # Patches of the mesh: cheeks, forehead, and the skin around the eyes (dark under sunglasses).
 CHEEKS = (50, 280, 205, 425)
@@ -69,12 +70,12 @@ class Measured:
     Attributes:
         skin_lab: float32 (n, 3), as the pipeline measures it on a source.
         fringe: float32 (n,), Lab distance between forehead and cheeks.
-        usable: (n,), frontal, no sunglasses, not far out in W.
+        usable: (n,), frontal, no sunglasses.
     """
 
     skin_lab: Float
     fringe: Float
-    usable: npt.NDArray[np.bool_]
+    usable: Bools
 
 
 def measure(samples: Samples) -> Measured:
@@ -85,13 +86,10 @@ def measure(samples: Samples) -> Measured:
     )
     across = np.linalg.norm(samples.landmarks[:, [NOSE]] - samples.landmarks[:, SIDES], axis=2)
     frontal = across.min(axis=1) / across.max(axis=1)
-    unusual = _distance(samples.w)
     return Measured(
         skin_lab=np.stack([skin_tone(*pair) for pair in pairs]),
         fringe=np.linalg.norm(forehead - cheeks, axis=1),
-        usable=(frontal > MIN_FRONTAL)
-        & (unusual < np.quantile(unusual, MAX_UNUSUAL))
-        & (cheeks[:, 0] - eyes[:, 0] < SUNGLASSES_LAB),
+        usable=(frontal > MIN_FRONTAL) & (cheeks[:, 0] - eyes[:, 0] < SUNGLASSES_LAB),
     )
 
 
@@ -169,19 +167,28 @@ def say(readable: Float, labels: Float, photos: Photographs, known: Float) -> Fl
 
 def pick(embeddings: Float, measured: Measured, looks: Float, people: int) -> Rows:
     """Return the rows of the people of the bank: thin groups first, no look-alikes."""
-    age, ancestry = looks[:, AGE] * 100, looks[:, 3:TRAITS].argmax(1)
-    rare = (age > OLD_YEARS) | (age < ADULT_YEARS) | (ancestry == 1) | (ancestry == 2)
-    rare |= measured.skin_lab[:, 0] < SKIN_DARK_L
-    fringe = measured.fringe
-    order = np.lexsort([fringe, ~rare])
-    plain = (np.abs(looks[:, 0] - 0.5) > DOUBTFUL_SEX) | (age < ADULT_YEARS)
-    order = order[(measured.usable & plain & (rare | (fringe < MAX_FRINGE_LAB)))[order]]
+    rare = is_rare(looks, measured.skin_lab)
+    order = np.lexsort([measured.fringe, ~rare])
+    plain = is_plain(looks)
+    order = order[(measured.usable & plain & (rare | (measured.fringe < MAX_FRINGE_LAB)))[order]]
     taken: list[int] = []
     for position in order:
         limit = MAX_ALIKE_RARE if rare[position] else MAX_ALIKE
         if len(taken) < people and (embeddings[taken] @ embeddings[position]).max(initial=-1) < limit:
             taken.append(int(position))
     return np.sort(np.array(taken))
+
+
+def is_rare(looks: Float, skin_lab: Float) -> Bools:
+    """Say who is of a thin group (n,), given labels (n, 9) and skin tones (n, 3)."""
+    age, ancestry = looks[:, AGE] * 100, looks[:, 3:TRAITS].argmax(1)
+    rare = (age > OLD_YEARS) | (age < ADULT_YEARS) | (ancestry == 1) | (ancestry == 2)
+    return np.asarray(rare | (skin_lab[:, 0] < SKIN_DARK_L))
+
+
+def is_plain(looks: Float) -> Bools:
+    """Say whose sex is plain to see or who is a child (n,), given labels (n, 9)."""
+    return np.asarray((np.abs(looks[:, 0] - 0.5) > DOUBTFUL_SEX) | (looks[:, AGE] * 100 < ADULT_YEARS))
 
 
 def make_bank(
@@ -194,7 +201,8 @@ def make_bank(
     rest = slice(len(PORTRAITS), None)
     looks = labels.copy()
     looks[rest, 0] = np.clip((labels[rest, 0] + said[rest, 0]) / 2, 0, 1)
-    measured = measure(samples)
+    measured, unusual = measure(samples), _distance(samples.w)
+    measured = replace(measured, usable=measured.usable & (unusual < np.quantile(unusual, MAX_UNUSUAL)))
     chosen = pick(samples.embeddings, measured, looks, people)
     looks = looks[chosen]
     return {

@@ -143,6 +143,27 @@ def test_after_a_refusal_it_is_led_away_where_it_failed(
     assert failed_at and looked_at[1] >= set(failed_at)
 
 
+def test_less_may_be_seen_of_who_is_seen_in_few_scenes(
+    clip: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def shift(
+        _: Estranger, place: object, scenes: Scenes, wanted: object, directions: object, limit: float
+    ) -> Float:
+        limits.append(limit)
+        return np.zeros(512, np.float32)
+
+    monkeypatch.setattr(Estranger, "shift", shift)
+    models, settings = ModelStore(), load_settings(None, [])
+    (frame,) = read_frames(clip, {5})
+    for count in (1, 3, len(plan.sources[0].scenes)):
+        source = replace(plan.sources[0], scenes=plan.sources[0].scenes[:count], found={})
+        fresh = replace(plan, sources={0: source})
+        Renderer(fresh, settings, models, RenderSummary()).still(frame, {plan.tracks[0].id})
+    assert limits[0] < limits[1] < limits[2] == LIMITS[0]
+
+
 def test_a_face_is_led_the_same_way_with_any_number_of_threads(
     clip: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

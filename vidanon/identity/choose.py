@@ -29,11 +29,12 @@ MIN_KEY_BYTES = 16
 SOURCE_LIMITS = (0.0, 0.06, 0.12, 0.20, 0.28)
 OTHERS_LIMIT = 0.35
 
-DRAW_FROM = (12, 200)
-"""So many faces are in the draw at least and at most: of few, two keys would often give the same one."""
-AMONG_LIMIT = 0.55
+DRAW_FROM = (24, 200)
+"""So many faces are in the draw at least and at most: of few, two keys would often give the same one, or have
+some among the first that are drawn in common, of which the one that hides the person best is taken."""
+AMONG_LIMIT = 0.45
 """No two faces in the draw are more alike: else one key's face would lead to another key's."""
-COST_SLACK = 3.0
+COST_SLACK = 4.0
 """Beyond the least number, only faces are drawn that cost no more than this above the last of them."""
 SPARES = 15
 """Other faces that a person may get when the first is refused."""

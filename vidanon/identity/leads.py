@@ -30,6 +30,10 @@ SETTLE_SCENES = 8
 """In so many scenes, those most from the front, it is seen how a new face has to be settled."""
 ESTRANGE_SCENES, WITH_FAILED = 5, 3
 """In so many, the most different ones, what a recogniser sees of the source; fewer where others failed."""
+FEW_SCENES_MARGIN = 0.10
+"""So much less of it in a single scene, as in still pictures: others of the same person may be nearer. Of 366
+pairs of treated and untouched pictures of 100 people of LFW, SFace found 4.4 % at one false match in 100
+without, and 2.2 % so, EdgeFace 3.8 and 3.3 %, dlib 1.1 % in both."""
 
 
 class Stage(Protocol):
@@ -154,9 +158,14 @@ class Leads:
             lambda: identity_directions(
                 self._synthesizer.latent, source.views[0], aim.asked, code.keeps_looks
             ),
-            code.by_refusals(LIMITS, nudges=True),
+            code.by_refusals(LIMITS, nudges=True) - _margin(len(scenes)),
         )
         return aim.shifted(shift)
+
+
+def _margin(scenes: int) -> float:
+    """Return how much less a recogniser may see of the source where there are only so many scenes."""
+    return FEW_SCENES_MARGIN * max(ESTRANGE_SCENES - scenes, 0) / (ESTRANGE_SCENES - 1)
 
 
 class Known:

@@ -49,6 +49,18 @@ def test_different_keys_give_different_faces() -> None:
     assert len(names) >= 20
 
 
+def test_two_keys_seldom_lead_to_one_face_or_to_two_that_are_alike() -> None:
+    keys = [KEY + bytes([n]) for n in range(16)]
+    same, alike = [], []
+    for number in range(12):
+        vectors_by_key = np.stack([vectors({0: person(300 + number)}, key)[0] for key in keys])
+        likeness = (vectors_by_key @ vectors_by_key.T)[np.triu_indices(len(keys), 1)]
+        same.append(np.mean(likeness > 0.999))
+        alike.append(np.mean(likeness))
+    assert np.mean(same) < 0.025
+    assert np.mean(alike) < 0.23, "two people of the bank are .19 alike"
+
+
 def test_people_who_resemble_each_other_seldom_share_a_face_under_one_key() -> None:
     bank = load_bank()
     alike = (bank.female < 0.2) & (bank.ancestry.argmax(axis=1) == 0) & (np.abs(bank.age - 35) < 5)

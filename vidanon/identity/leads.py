@@ -158,7 +158,7 @@ class Leads:
             lambda: identity_directions(
                 self._synthesizer.latent, source.views[0], aim.asked, code.keeps_looks
             ),
-            code.by_refusals(LIMITS, nudges=True) - _margin(len(scenes)),
+            code.by_refusals(LIMITS, nudges=True) - _margin(len(source.scenes)),
         )
         return aim.shifted(shift)
 

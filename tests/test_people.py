@@ -10,7 +10,7 @@ from vidanon.models.registry import ModelStore
 from vidanon.training.bank import AGE, MAX_ALIKE
 from vidanon.training.config import DataConfig
 from vidanon.training.data import LatentSource
-from vidanon.training.people import PER_SHARD, SEED, SEX, People, PeopleReader, added, latents_of
+from vidanon.training.people import PER_SHARD, SEED, SEX, People, PeopleReader, added, joined, latents_of
 
 EUROPEAN, AFRICAN = 3, 4
 """Columns of the labels."""
@@ -32,28 +32,18 @@ def somebody(seed: int, **changes: float) -> People:
     )
 
 
-def together(*people: People) -> People:
-    return People(*(np.concatenate(column) for column in zip(*people, strict=True)))
-
-
 def test_nobody_is_added_who_is_like_another_or_hard_to_read() -> None:
     bank = load_bank()
     twin = somebody(1)
     known = somebody(2)._replace(embeddings=bank.embeddings[7:8])
-    offered = together(
-        twin,
-        twin,
-        known,
-        somebody(3, female=0.55),
-        somebody(4, fringe=40.0),
-        somebody(5, fringe=40.0, african=1),
-    )
+    doubtful = [somebody(3, female=0.55), somebody(4, fringe=40.0), somebody(5, fringe=40.0, african=1)]
+    offered = joined([twin, twin, known, *doubtful])
     taken = added(bank, offered, most=100)
     assert taken.embeddings.tolist() == offered.take([0, 5]).embeddings.tolist()
 
 
 def test_thin_groups_come_first() -> None:
-    offered = together(somebody(1), somebody(2, african=1), somebody(3))
+    offered = joined([somebody(1), somebody(2, african=1), somebody(3)])
     assert added(load_bank(), offered, most=1).labels[0, AFRICAN] == 1
 
 

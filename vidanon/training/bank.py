@@ -167,28 +167,35 @@ def say(readable: Float, labels: Float, photos: Photographs, known: Float) -> Fl
 
 def pick(embeddings: Float, measured: Measured, looks: Float, people: int) -> Rows:
     """Return the rows of the people of the bank: thin groups first, no look-alikes."""
-    rare = is_rare(looks, measured.skin_lab)
-    order = np.lexsort([measured.fringe, ~rare])
-    plain = is_plain(looks)
-    order = order[(measured.usable & plain & (rare | (measured.fringe < MAX_FRINGE_LAB)))[order]]
+    rare = _is_rare(looks, measured.skin_lab)
     taken: list[int] = []
-    for position in order:
+    for position in candidates(looks, measured.skin_lab, measured.fringe, measured.usable):
         limit = MAX_ALIKE_RARE if rare[position] else MAX_ALIKE
         if len(taken) < people and (embeddings[taken] @ embeddings[position]).max(initial=-1) < limit:
             taken.append(int(position))
     return np.sort(np.array(taken))
 
 
-def is_rare(looks: Float, skin_lab: Float) -> Bools:
+def candidates(looks: Float, skin_lab: Float, fringe: Float, usable: Bools | bool = True) -> Rows:
+    """Return the rows of those who may go into the bank, thin groups first, then bare foreheads.
+
+    Args:
+        looks: float32 (n, 9), labels.
+        skin_lab: float32 (n, 3).
+        fringe: float32 (n,).
+        usable: (n,), whose portraits are.
+    """
+    rare = _is_rare(looks, skin_lab)
+    order = np.lexsort([fringe, ~rare])
+    plain = (np.abs(looks[:, 0] - 0.5) > DOUBTFUL_SEX) | (looks[:, AGE] * 100 < ADULT_YEARS)
+    return np.asarray(order[(usable & plain & (rare | (fringe < MAX_FRINGE_LAB)))[order]])
+
+
+def _is_rare(looks: Float, skin_lab: Float) -> Bools:
     """Say who is of a thin group (n,), given labels (n, 9) and skin tones (n, 3)."""
     age, ancestry = looks[:, AGE] * 100, looks[:, 3:TRAITS].argmax(1)
     rare = (age > OLD_YEARS) | (age < ADULT_YEARS) | (ancestry == 1) | (ancestry == 2)
     return np.asarray(rare | (skin_lab[:, 0] < SKIN_DARK_L))
-
-
-def is_plain(looks: Float) -> Bools:
-    """Say whose sex is plain to see or who is a child (n,), given labels (n, 9)."""
-    return np.asarray((np.abs(looks[:, 0] - 0.5) > DOUBTFUL_SEX) | (looks[:, AGE] * 100 < ADULT_YEARS))
 
 
 def make_bank(

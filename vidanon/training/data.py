@@ -7,10 +7,11 @@ it holds depends on the seed and its number alone, so a stopped run goes on wher
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -163,7 +164,8 @@ def make_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards:
-        write_shard(shard_path(folder, shard), read_all(reader, latents(shard), workers))
+        samples = read_all(reader, latents(shard), workers)
+        write_shard(shard_path(folder, shard), {f.name: getattr(samples, f.name) for f in fields(samples)})
         yield shard
 
 
@@ -179,10 +181,10 @@ def join(parts: list[Samples]) -> Samples:
     return Samples(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Samples)))
 
 
-def write_shard(path: Path, samples: Samples) -> None:
-    """Write a shard whole or not at all."""
+def write_shard(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write arrays as a shard, whole or not at all."""
     part = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(part, **{f.name: getattr(samples, f.name) for f in fields(samples)})
+    np.savez(part, **columns)
     part.replace(path)
 
 

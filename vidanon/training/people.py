@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,18 +25,9 @@ from vidanon.identity.within import drawn
 from vidanon.models.registry import ModelStore
 from vidanon.stages.synthesize import as_input
 from vidanon.stages.workers import ordered_map
-from vidanon.training.bank import (
-    AGE,
-    MAX_ALIKE,
-    MAX_FRINGE_LAB,
-    TRAITS,
-    Measured,
-    is_plain,
-    is_rare,
-    measure,
-)
+from vidanon.training.bank import AGE, MAX_ALIKE, TRAITS, candidates, measure
 from vidanon.training.config import DataConfig
-from vidanon.training.data import FaceReader, LatentSource, missing_shards, sample_of, shard_path
+from vidanon.training.data import FaceReader, LatentSource, missing_shards, sample_of, shard_path, write_shard
 from vidanon.types import Float
 
 SEED = 604
@@ -124,25 +115,21 @@ def read_shards(folder: Path, models: ModelStore, bank: Bank, shards: int) -> It
     with ThreadPoolExecutor(WORKERS) as pool:
         for shard in missing_shards(folder, shards):
             seen = ordered_map(pool, read, list(latents_of(source, bank, shard)), ahead=2 * WORKERS)
-            people = _joined([person for person in seen if person is not None])
-            part = folder / f".shard-{shard:05d}.npz"
-            np.savez(part, **people._asdict())
-            part.replace(shard_path(folder, shard))
+            people = joined([person for person in seen if person is not None])
+            write_shard(shard_path(folder, shard), people._asdict())
             yield shard
 
 
-def _joined(parts: list[People]) -> People:
+def joined(parts: Sequence[People]) -> People:
+    """Put people one after another."""
     return People(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def added(bank: Bank, people: People, most: int) -> People:
     """Return those who go into the bank: nobody like another, plain to read, of thin groups first."""
-    rare, plain = is_rare(people.labels, people.skin_lab), is_plain(people.labels)
-    measured = Measured(people.skin_lab, people.fringe, plain & (rare | (people.fringe < MAX_FRINGE_LAB)))
-    order = np.lexsort([measured.fringe, ~rare])
     known = np.concatenate([bank.embeddings, np.zeros_like(people.embeddings)])
     taken: list[int] = []
-    for row in order[measured.usable[order]]:
+    for row in candidates(people.labels, people.skin_lab, people.fringe):
         count = len(bank) + len(taken)
         if len(taken) < most and (known[:count] @ people.embeddings[row]).max() < MAX_ALIKE:
             known[count] = people.embeddings[row]
@@ -181,7 +168,7 @@ def main() -> None:
     for shard in range(options.shards):
         with np.load(shard_path(options.run, shard)) as data:
             parts.append(People(**data))
-    more = columns_of(added(bank, _joined(parts), options.people))
+    more = columns_of(added(bank, joined(parts), options.people))
     with np.load(options.bank, allow_pickle=False) as data:
         columns: dict[str, Any] = dict(data)
     for name, values in more.items():
